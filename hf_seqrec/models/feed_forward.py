@@ -1,0 +1,34 @@
+"""The position-wise feed-forward network shared by the recommenders."""
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+
+class FeedForward(nn.Module):
+    r"""
+    `LayerNorm(dropout(W2 dropout(act(W1 x))) + x)`, applied to every position.
+
+    Post-normalised, as in RecBole's Transformer and Mamba4Rec (https://arxiv.org/abs/2403.03900, Equation 8).
+
+    Args:
+        hidden_size (`int`): Width `d` of input and output.
+        intermediate_size (`int`): Width between the two matrices.
+        activation (`str`): Name of an activation of transformers, such as `"gelu"` or `"relu"`.
+        dropout (`float`): Dropout rate after the activation and after the second matrix.
+        layer_norm_eps (`float`): Epsilon of the normalisation.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, activation: str, dropout: float, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[activation]
+        self.out_proj = nn.Linear(intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`."""
+        projected = self.dropout(self.activation(self.in_proj(hidden_states)))
+        return self.layer_norm(self.dropout(self.out_proj(projected)) + hidden_states)

@@ -1,0 +1,118 @@
+"""The Mamba block that the state-space recommenders share."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+
+from .causal_conv import causal_conv1d
+from .selective_scan import selective_scan
+
+
+class MambaMixer(nn.Module):
+    r"""
+    Selective state-space block (Gu and Dao 2023, https://arxiv.org/abs/2312.00752, Figure 3 and Algorithm 2).
+
+    `out_proj(scan(SiLU(conv(x))) * SiLU(z))` with `x, z = in_proj(u)`. Parameters are named as in mamba_ssm and
+    transformers, so weights move between them unchanged.
+
+    Args:
+        hidden_size (`int`): Width `d` of input and output.
+        state_size (`int`): State size `n` of each channel.
+        conv_kernel (`int`): Width of the causal convolution.
+        expand (`int`): The block is `expand * hidden_size` channels wide.
+        time_step_rank (`int`): Rank of the projection that makes the step size.
+        time_step_min, time_step_max, time_step_floor (`float`): Range of the initial step sizes.
+        layer_idx (`int`): Place of this block's state in a cache.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        state_size: int,
+        conv_kernel: int,
+        expand: int,
+        time_step_rank: int,
+        time_step_min: float,
+        time_step_max: float,
+        time_step_floor: float,
+        layer_idx: int,
+    ) -> None:
+        super().__init__()
+        channels = expand * hidden_size
+        self.state_size = state_size
+        self.time_step_rank = time_step_rank
+        self.time_step_range = (time_step_min, time_step_max, time_step_floor)
+        self.layer_idx = layer_idx
+        self.in_proj = nn.Linear(hidden_size, 2 * channels, bias=False)
+        self.conv1d = nn.Conv1d(channels, channels, conv_kernel, groups=channels, padding=conv_kernel - 1)
+        self.x_proj = nn.Linear(channels, time_step_rank + 2 * state_size, bias=False)
+        self.dt_proj = nn.Linear(time_step_rank, channels)
+        self.A_log = nn.Parameter(torch.empty(channels, state_size))
+        self.D = nn.Parameter(torch.empty(channels))
+        self.out_proj = nn.Linear(channels, hidden_size, bias=False)
+
+    @torch.no_grad()
+    def init_state_space(self) -> None:
+        r"""
+        Initialise `A_log`, `D`, `dt_proj` and the convolution as the authors of Mamba do.
+
+        `A = -(1..n)` (S4D-real), `D = 1`, step sizes log-uniform in their range. Parameters that a checkpoint has filled
+        are left alone.
+        """
+        channels, device = len(self.D), self.D.device
+        init.copy_(self.A_log, torch.arange(1, self.state_size + 1, device=device).log().expand(channels, -1))
+        init.ones_(self.D)
+        scale = self.time_step_rank**-0.5
+        init.uniform_(self.dt_proj.weight, -scale, scale)
+        lowest, highest, floor = self.time_step_range
+        log_steps = torch.empty(channels, device=device).uniform_(math.log(lowest), math.log(highest))
+        steps = log_steps.exp().clamp(min=floor)
+        # The inverse of softplus, which the scan applies to the bias.
+        init.copy_(self.dt_proj.bias, steps + torch.log(-torch.expm1(-steps)))
+        init.kaiming_uniform_(self.conv1d.weight, a=math.sqrt(5))
+        if self.conv1d.bias is not None:
+            bound = self.conv1d.kernel_size[0] ** -0.5
+            init.uniform_(self.conv1d.bias, -bound, bound)
+
+    def forward(
+        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+    ) -> Tensor:
+        """
+        Map `(b, l, d)` to `(b, l, d)`.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
+            lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; the state stops there.
+            cache_params (`Cache`, *optional*): State to start from and to leave behind.
+        """
+        conv_state = scan_state = None
+        if cache_params is not None:
+            conv_state = cache_params.get_conv_state(self.layer_idx)
+            scan_state = cache_params.get_recurrent_state(self.layer_idx)
+
+        x, z = self.in_proj(hidden_states).chunk(2, dim=-1)  # [b, l, channels] each
+        x, conv_state = causal_conv1d(
+            x, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", initial_state=conv_state, lengths=lengths
+        )
+        time_step, B, C = self.x_proj(x).split([self.time_step_rank, self.state_size, self.state_size], dim=-1)
+        y, scan_state = selective_scan(
+            x,
+            F.linear(time_step, self.dt_proj.weight),
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            D=self.D.float(),
+            z=z,
+            delta_bias=self.dt_proj.bias.float(),
+            delta_softplus=True,
+            initial_state=scan_state,
+            lengths=lengths,
+        )
+        if cache_params is not None:
+            cache_params.update_conv_state(conv_state, self.layer_idx)
+            cache_params.update_recurrent_state(scan_state, self.layer_idx)
+        return self.out_proj(y)

@@ -1,0 +1,88 @@
+"""Mamba4Rec: one selective state-space block and one feed-forward network a layer, and no positions."""
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_mamba4rec import Mamba4RecConfig
+from .feed_forward import FeedForward
+from .mamba_mixer import MambaMixer
+from .modeling_seqrec import SeqRecPreTrainedModel
+
+
+class Mamba4RecLayer(GradientCheckpointingLayer):
+    r"""
+    `FFN(LayerNorm(dropout(Mamba(x)) + x))`, where a model of one layer leaves out the `+ x`.
+
+    The single layer without a residual is the authors' code (https://github.com/chengkai-liu/Mamba4Rec), and what the
+    paper's one-layer results were made with; the paper's Equation 7 does not show it.
+    """
+
+    def __init__(self, config: Mamba4RecConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.has_residual = config.num_hidden_layers > 1
+        self.mixer = MambaMixer(
+            hidden_size=config.hidden_size,
+            state_size=config.state_size,
+            conv_kernel=config.conv_kernel,
+            expand=config.expand,
+            time_step_rank=config.time_step_rank,
+            time_step_min=config.time_step_min,
+            time_step_max=config.time_step_max,
+            time_step_floor=config.time_step_floor,
+            layer_idx=layer_idx,
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(
+            config.hidden_size,
+            config.intermediate_size,
+            activation="gelu",
+            dropout=config.hidden_dropout_prob,
+            layer_norm_eps=config.layer_norm_eps,
+        )
+
+    def forward(self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params))
+        if self.has_residual:
+            mixed = mixed + hidden_states
+        return self.feed_forward(self.layer_norm(mixed))
+
+
+class Mamba4Rec(SeqRecPreTrainedModel):
+    r"""
+    Mamba4Rec (Liu et al. 2024, https://arxiv.org/abs/2403.03900), Section 3.
+
+    `LayerNorm(dropout(embedding))`, then [`Mamba4RecLayer`]s. Causal, so it learns at every position; its state between
+    two events has a fixed size, so a user's recommendations are updated in constant time.
+    """
+
+    config: Mamba4RecConfig
+    _no_split_modules = ["Mamba4RecLayer"]
+    _can_record_outputs = {"hidden_states": Mamba4RecLayer}
+
+    def __init__(self, config: Mamba4RecConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(Mamba4RecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MambaMixer):
+            module.init_state_space()
+            if self.config.initializer == "reference":
+                # As the authors' `_init_weights` leaves them: every nn.Linear drawn again, its bias zero.
+                super()._init_weights(module.dt_proj)
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+        lengths = attention_mask.sum(dim=1)
+        hidden_states = self.layer_norm(self.dropout(inputs_embeds))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, lengths, cache_params)
+        return hidden_states

@@ -1,0 +1,284 @@
+"""What every sequential recommender does: embed the history, encode it, score the catalog, learn, recommend."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_seqrec import SeqRecConfig
+from .losses import full_softmax_loss
+from .padding import last_real_position, right_padded
+from .retrieval import score_items, target_ranks, top_k_items
+
+
+@dataclass
+class SeqRecOutput(ModelOutput):
+    r"""
+    What [`SeqRecPreTrainedModel.forward`] returns.
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*, returned when `labels` are given): Mean over the labelled positions.
+        logits (`torch.FloatTensor`, *optional*): Scores of every catalog row, the padding row at `-inf`: `(b, v)` for the
+            item after each history, or `(b, l, v)` where `output_logits=True`.
+        last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output.
+        cache_params (`Cache`, *optional*): State after the last item, to go on from.
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
+        attentions (`tuple[torch.FloatTensor]`, *optional*): Attention weights of each layer.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    cache_params: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class SeqRecPreTrainedModel(PreTrainedModel):
+    r"""
+    Base of all sequential recommenders: owns embed, score, loss, rank and recommend.
+
+    A model adds its layers, calls `self.post_init()` at the end of its `__init__`, and writes `encode`.
+    """
+
+    config: SeqRecConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    # Every subclass is saved with its code and an `auto_map`, so that it loads where this package is absent.
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: SeqRecConfig) -> None:
+        super().__init__(config)
+        self.item_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the item embedding, row 0 of which is padding."""
+        return self.item_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the item embedding; its row 0 must be zero."""
+        self.item_embeddings = value
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        r"""
+        Encode item embeddings; what a model has to write.
+
+        Args:
+            inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, oldest first, padded on the right.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
+            cache_params (`Cache`, *optional*): State of what came before; the encoder starts from it and updates it.
+
+        Returns:
+            `torch.Tensor` of shape `(b, l, d)`: states; those at padding may be anything finite.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define `encode`.")
+
+    # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
+    @capture_outputs
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        cache_params: Cache | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> SeqRecOutput:
+        r"""
+        Encode histories and, with `labels`, compute the training loss; without, score the whole catalog.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either side.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions. By default every
+                position whose row is not 0.
+            labels (`torch.LongTensor` of shape `(b, l)`, *optional*): Row of the item to predict at each position
+                (already shifted: the next item), -100 where nothing is asked.
+            cache_params (`Cache`, *optional*): State to go on from, as returned by an earlier call.
+            use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and to
+                true when `cache_params` is given.
+            num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches and
+                processes, by which Trainer wants the loss divided.
+            output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position. By default they
+                are `(b, v)`, for the item after each history, and left out when `labels` are given.
+
+        Raises:
+            ValueError: if a row is out of the catalog, a history is empty or too long, or no position has a label.
+        """
+        if attention_mask is None:
+            attention_mask = (input_ids != 0).long()
+        self._check_input_ids(input_ids)
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if cache_params is None and use_cache:
+            cache_params = DynamicCache(config=self.config)
+
+        padding = right_padded(attention_mask)
+        mask = padding.attention_mask
+        inputs_embeds = self.item_embeddings(padding.gather(input_ids).masked_fill(mask == 0, 0))
+        hidden_states = self.encode(inputs_embeds, mask, cache_params)
+
+        loss = logits = None
+        if labels is not None:
+            labels = padding.gather(labels)
+            loss = self.item_loss(hidden_states[labels != -100], labels[labels != -100], num_items_in_batch)
+        if output_logits:
+            logits = score_items(padding.scatter(hidden_states), self.item_embeddings.weight)
+        elif labels is None and output_logits is None:
+            logits = score_items(self._last_state(hidden_states, mask), self.item_embeddings.weight)
+        return SeqRecOutput(
+            loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache_params=cache_params
+        )
+
+    def item_loss(
+        self, hidden_states: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Compute the training loss of states `(m, d)` against the right items `(m,)`: the full softmax."""
+        return full_softmax_loss(
+            hidden_states, self.item_embeddings.weight, labels, num_items_in_batch=num_items_in_batch
+        )
+
+    @torch.no_grad()
+    def rank_targets(
+        self, input_ids: Tensor, targets: Tensor, seen_items: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        r"""
+        Rank each user's held-out item among the whole catalog, with the history excluded and with it, each `(b,)`.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Histories.
+            targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
+            seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's whole history, padded with 0.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
+
+        Raises:
+            ValueError: if a history is empty or a score is NaN.
+        """
+        states = self(input_ids, attention_mask, output_logits=False, use_cache=False)
+        mask = right_padded((input_ids != 0).long() if attention_mask is None else attention_mask)
+        last = self._last_state(mask.gather(states.last_hidden_state), mask.attention_mask)
+        return target_ranks(last, self.item_embeddings.weight, targets, seen_items)
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        candidate_rows: Tensor | None = None,
+        cache_params: Cache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""
+        Return the catalog rows and scores of the `top_k` best next items of each history, best first, each `(b, top_k)`.
+
+        The catalog is scored in chunks, so no `(b, v)` tensor is built. Dropout is off whatever the model's mode.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either side. A
+                model with positions keeps the most recent `config.max_position_embeddings`.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
+            top_k (`int`, *optional*, defaults to 10): How many items to return.
+            exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of `input_ids` (all of them, also
+                those too old to be encoded). What went into `cache_params` earlier is not known here.
+            candidate_rows (`torch.LongTensor` of shape `(c,)`, *optional*): Recommend only from these rows.
+            cache_params (`Cache`, *optional*): State to go on from; updated.
+
+        Raises:
+            ValueError: if a row is out of the catalog, a history is empty, or fewer than `top_k` items are left.
+
+        Example:
+
+        ```python
+        >>> rows, scores = model.recommend(torch.tensor([[12, 7, 431]]), top_k=10)
+        ```"""
+        self._check_rows("input_ids", input_ids)
+        if attention_mask is None:
+            attention_mask = (input_ids != 0).long()
+        padding = right_padded(attention_mask)
+        mask = padding.attention_mask
+        seen = padding.gather(input_ids).masked_fill(mask == 0, 0)
+        history, mask = self._most_recent(seen, mask)
+
+        was_training = self.training
+        self.eval()
+        try:
+            output = self(history, mask, cache_params=cache_params, output_logits=False)
+        finally:
+            self.train(was_training)
+        states = self._last_state(output.last_hidden_state, mask)
+
+        weight = self.item_embeddings.weight
+        rows_left = self.config.n_items
+        if candidate_rows is not None:
+            self._check_rows("candidate_rows", candidate_rows)
+            # The padding row first, as in the whole catalog, so that it is masked here too.
+            candidate_rows = torch.cat([candidate_rows.new_zeros(1), candidate_rows[candidate_rows > 0].unique()])
+            weight, rows_left = weight[candidate_rows], len(candidate_rows) - 1
+            seen = torch.searchsorted(candidate_rows, seen) * torch.isin(seen, candidate_rows)
+        if top_k < 1 or top_k > rows_left:
+            raise ValueError(f"`top_k` must be between 1 and the {rows_left} items to choose from, got {top_k}.")
+        rows, scores = top_k_items(states, weight, top_k, excluded_rows=seen if exclude_seen else None)
+        if torch.isneginf(scores).any():
+            user = int(torch.isneginf(scores).any(dim=1).nonzero()[0])
+            left = int((~torch.isneginf(scores[user])).sum())
+            raise ValueError(
+                f"`top_k` must be at most the {left} items left to recommend to user {user} of the batch, got {top_k}. "
+                "Lower `top_k` or pass `exclude_seen=False`."
+            )
+        return rows if candidate_rows is None else candidate_rows[rows], scores
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save weights, configuration and code, with an `auto_map` that AutoConfig and AutoModel both understand."""
+        for part in (type(self), type(self.config)):
+            part._auto_class = "AutoModel" if part is type(self) else "AutoConfig"
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _most_recent(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut right-padded `(b, l)` histories to the most recent items that the model has positions for."""
+        longest = self.config.max_position_embeddings
+        if longest is None or input_ids.shape[1] <= longest:
+            return input_ids, attention_mask
+        lengths = attention_mask.sum(dim=1, keepdim=True)
+        places = (lengths - longest).clamp(min=0) + torch.arange(longest, device=input_ids.device)
+        return input_ids.gather(1, places), attention_mask.gather(1, places)
+
+    def _last_state(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pick the state `(b, d)` after each right-padded history, none of which may be empty."""
+        if not torch.compiler.is_compiling() and not attention_mask.any(dim=1).all():
+            empty = int((~attention_mask.any(dim=1)).nonzero()[0])
+            raise ValueError(
+                f"The history of user {empty} of the batch is empty, so there is nothing to recommend from. "
+                "Leave such users out, or recommend the most popular items to them."
+            )
+        return last_real_position(hidden_states, attention_mask)
+
+    def _check_input_ids(self, input_ids: Tensor) -> None:
+        # On an accelerator the check would wait for the device at every step; there the data was checked when loaded.
+        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._check_rows("input_ids", input_ids)
+        longest = self.config.max_position_embeddings
+        if longest is not None and input_ids.shape[1] > longest:
+            raise ValueError(
+                f"`input_ids` hold {input_ids.shape[1]} positions, but this model has {longest} "
+                "(`config.max_position_embeddings`). Keep the most recent ones, as `recommend` and the collators do."
+            )
+
+    def _check_rows(self, name: str, rows: Tensor) -> None:
+        if rows.numel() == 0:
+            raise ValueError(f"`{name}` is empty (shape {tuple(rows.shape)}). Pass at least one catalog row.")
+        lowest, highest = (int(bound) for bound in rows.aminmax())
+        if lowest < 0 or highest >= self.config.vocab_size:
+            raise ValueError(
+                f"`{name}` must be catalog rows in 0..{self.config.vocab_size - 1}, got {lowest}..{highest}. "
+                "Translate raw item ids with `Catalog.encode`, and use the catalog that was saved with this model."
+            )

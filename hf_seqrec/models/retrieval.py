@@ -1,0 +1,124 @@
+"""From encoder states to the catalog: the best items, and the rank of a held-out one, in chunks of the catalog."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Scores held at once, over all users of the batch: 2**25 float32 are 128 MiB.
+_SCORES_AT_ONCE = 2**25
+
+
+def top_k_items(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    top_k: int,
+    bias: Tensor | None = None,
+    excluded_rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""
+    Return the rows and the scores of the `top_k` best items of each user, best first, each `(b, top_k)`.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(b, d)`): Encoder output at the last position of each history.
+        item_embeddings (`torch.Tensor` of shape `(v, d)`): Output embedding of every catalog row; row 0 never wins.
+        top_k (`int`): How many items; at most `v`.
+        bias (`torch.Tensor` of shape `(v,)`, *optional*): Added to the scores.
+        excluded_rows (`torch.LongTensor` of shape `(b, s)`, *optional*): Rows that must not win, padded with 0. Where
+            fewer than `top_k` items are left, the rest of the scores are `-inf`.
+    """
+    best_rows = hidden_states.new_empty((len(hidden_states), 0), dtype=torch.long)
+    best_scores = hidden_states.new_empty((len(hidden_states), 0), dtype=torch.float32)
+    for start, scores in _score_chunks(hidden_states, item_embeddings, bias):
+        if excluded_rows is not None:
+            scores.masked_fill_(_rows_in_chunk(excluded_rows, start, scores.shape[1]), -torch.inf)
+        chunk_scores, chunk_rows = scores.topk(min(top_k, scores.shape[1]), dim=1)
+        best_scores, order = torch.cat([best_scores, chunk_scores], dim=1).sort(dim=1, descending=True, stable=True)
+        best_rows = torch.cat([best_rows, chunk_rows + start], dim=1).gather(1, order)[:, :top_k]
+        best_scores = best_scores[:, :top_k]
+    return best_rows, best_scores
+
+
+def target_ranks(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    targets: Tensor,
+    seen_items: Tensor,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""
+    Return the rank of each held-out item among the whole catalog, without and with the user's history, each `(b,)`.
+
+    Ranks start at 0. Ties count against the model: the rank is the number of other items that score at least as high.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(b, d)`): Encoder output at the last position of each history.
+        item_embeddings (`torch.Tensor` of shape `(v, d)`): Output embedding of every catalog row; row 0 is no item.
+        targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
+        seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's history, padded with 0. They do not compete
+            in the first of the two ranks. The target always takes part, even when it is in the history.
+        bias (`torch.Tensor` of shape `(v,)`, *optional*): Added to the scores.
+
+    Returns:
+        `tuple[torch.LongTensor, torch.LongTensor]`: ranks with the history excluded, and with it.
+
+    Raises:
+        ValueError: if a score is NaN.
+    """
+    targets = targets[:, None]
+    target_scores = _target_scores(hidden_states, item_embeddings, targets, bias)
+    ranks = torch.zeros_like(targets)
+    seen_above = torch.zeros_like(targets)
+    for start, scores in _score_chunks(hidden_states, item_embeddings, bias):
+        if torch.isnan(scores).any():
+            user = int(torch.isnan(scores).any(dim=1).nonzero()[0])
+            raise ValueError(
+                f"The scores of user {user} of this batch contain NaN, so its target has no rank. "
+                "The weights are damaged or the training diverged: check the loss and lower the learning rate."
+            )
+        is_above = (scores >= target_scores) & ~_rows_in_chunk(targets, start, scores.shape[1])
+        ranks += is_above.sum(dim=1, keepdim=True)
+        is_above &= _rows_in_chunk(seen_items, start, scores.shape[1])
+        seen_above += is_above.sum(dim=1, keepdim=True)
+    return (ranks - seen_above).squeeze(1), ranks.squeeze(1)
+
+
+def score_items(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Score every catalog row: `(..., d)` states to `(..., v)` float32 scores, the padding row at `-inf`."""
+    scores = (hidden_states @ item_embeddings.T.to(hidden_states.dtype)).float()
+    if bias is not None:
+        scores = scores + bias
+    padding = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    padding[0] = True
+    return scores.masked_fill(padding, -torch.inf)
+
+
+def _score_chunks(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield `(first row, scores [b, rows])` for consecutive chunks of the catalog."""
+    chunk = max(1, _SCORES_AT_ONCE // max(1, len(hidden_states)))
+    for start in range(0, len(item_embeddings), chunk):
+        weight = item_embeddings[start : start + chunk].to(hidden_states.dtype)
+        scores = (hidden_states @ weight.T).float()
+        if bias is not None:
+            scores += bias[start : start + chunk]
+        if start == 0:
+            scores[:, 0] = -torch.inf
+        yield start, scores
+
+
+def _target_scores(hidden_states: Tensor, item_embeddings: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+    """Score the targets `(b, 1)` by the very products that score the catalog, so that ties are exact."""
+    target_scores = torch.full_like(targets, -torch.inf, dtype=torch.float32)
+    for start, scores in _score_chunks(hidden_states, item_embeddings, bias):
+        local = targets - start
+        inside = (local >= 0) & (local < scores.shape[1])
+        target_scores = torch.where(inside, scores.gather(1, local.clamp(0, scores.shape[1] - 1)), target_scores)
+    return target_scores
+
+
+def _rows_in_chunk(rows: Tensor, start: int, size: int) -> Tensor:
+    """Mark which of the catalog rows `start..start+size-1` are among each user's `rows` (`(b, s)` to `(b, size)` bool)."""
+    # Rows of other chunks land in one extra column, which is cut off.
+    local = torch.where((rows >= start) & (rows < start + size), rows - start, size)
+    mask = torch.zeros((len(rows), size + 1), dtype=torch.bool, device=rows.device)
+    return mask.scatter_(1, local, True)[:, :size]
