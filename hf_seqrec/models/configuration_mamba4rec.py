@@ -24,7 +24,7 @@ class Mamba4RecConfig(SeqRecConfig):
         time_step_rank (`int`, *optional*):
             Rank of the projection that makes the step size; `None` gives `ceil(hidden_size / 16)`.
         time_step_min, time_step_max, time_step_floor (`float`, *optional*, default to 0.001, 0.1 and 1e-4):
-            Step sizes are initialised log-uniformly in `[time_step_min, time_step_max]`, and not under `time_step_floor`.
+            Step sizes start log-uniform in `[time_step_min, time_step_max]`, and not under `time_step_floor`.
         intermediate_size (`int`, *optional*):
             Width of the feed-forward network; `None` gives `4 * hidden_size`.
         initializer (`"mamba"` or `"reference"`, *optional*, defaults to `"mamba"`):
@@ -39,7 +39,8 @@ class Mamba4RecConfig(SeqRecConfig):
     >>> from hf_seqrec import Mamba4Rec, Mamba4RecConfig
 
     >>> model = Mamba4Rec(Mamba4RecConfig(vocab_size=1001))
-    ```"""
+    ```
+    """
 
     model_type = "mamba4rec"
 

@@ -13,8 +13,8 @@ class SeqRecConfig(PreTrainedConfig):
 
     Args:
         vocab_size (`int`, *optional*, defaults to 3417):
-            Rows of the item embedding: row 0 is padding, rows `1..n_items` are the items, so `n_items + 1`. The default is
-            MovieLens-1M (3,416 items).
+            Rows of the item embedding: row 0 is padding, rows `1..n_items` are the items, so `n_items + 1`. The
+            default is MovieLens-1M (3,416 items).
         hidden_size (`int`, *optional*, defaults to 64):
             Width `d` of the item embedding and of the encoder's output.
         num_hidden_layers (`int`, *optional*, defaults to 1):

@@ -36,9 +36,7 @@ def full_softmax_loss(
         ValueError: if there is no position.
     """
     if labels.numel() == 0:
-        raise ValueError(
-            "No position carries a label, so there is nothing to learn: every label of the batch is -100."
-        )
+        raise ValueError("No position carries a label, so there is nothing to learn: every label is -100.")
     if num_items_in_batch is None:
         num_items_in_batch = labels.numel()
     elif isinstance(num_items_in_batch, Tensor):

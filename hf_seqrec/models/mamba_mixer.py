@@ -60,8 +60,8 @@ class MambaMixer(nn.Module):
         r"""
         Initialise `A_log`, `D`, `dt_proj` and the convolution as the authors of Mamba do.
 
-        `A = -(1..n)` (S4D-real), `D = 1`, step sizes log-uniform in their range. Parameters that a checkpoint has filled
-        are left alone.
+        `A = -(1..n)` (S4D-real), `D = 1`, step sizes log-uniform in their range. Parameters that a checkpoint has
+        filled are left alone.
         """
         channels, device = len(self.D), self.D.device
         init.copy_(self.A_log, torch.arange(1, self.state_size + 1, device=device).log().expand(channels, -1))
@@ -86,7 +86,7 @@ class MambaMixer(nn.Module):
 
         Args:
             hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
-            lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; the state stops there.
+            lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; states stop there.
             cache_params (`Cache`, *optional*): State to start from and to leave behind.
         """
         conv_state = scan_state = None

@@ -55,8 +55,8 @@ class Mamba4Rec(SeqRecPreTrainedModel):
     r"""
     Mamba4Rec (Liu et al. 2024, https://arxiv.org/abs/2403.03900), Section 3.
 
-    `LayerNorm(dropout(embedding))`, then [`Mamba4RecLayer`]s. Causal, so it learns at every position; its state between
-    two events has a fixed size, so a user's recommendations are updated in constant time.
+    `LayerNorm(dropout(embedding))`, then [`Mamba4RecLayer`]s. Causal, so it learns at every position; its state
+    between two events has a fixed size, so a user's recommendations are updated in constant time.
     """
 
     config: Mamba4RecConfig

@@ -25,8 +25,8 @@ class SeqRecOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, *optional*, returned when `labels` are given): Mean over the labelled positions.
-        logits (`torch.FloatTensor`, *optional*): Scores of every catalog row, the padding row at `-inf`: `(b, v)` for the
-            item after each history, or `(b, l, v)` where `output_logits=True`.
+        logits (`torch.FloatTensor`, *optional*): Scores of every catalog row, the padding row at `-inf`: `(b, v)` for
+            the item after each history, or `(b, l, v)` where `output_logits=True`.
         last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output.
         cache_params (`Cache`, *optional*): State after the last item, to go on from.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
@@ -105,12 +105,12 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             labels (`torch.LongTensor` of shape `(b, l)`, *optional*): Row of the item to predict at each position
                 (already shifted: the next item), -100 where nothing is asked.
             cache_params (`Cache`, *optional*): State to go on from, as returned by an earlier call.
-            use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and to
-                true when `cache_params` is given.
-            num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches and
-                processes, by which Trainer wants the loss divided.
-            output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position. By default they
-                are `(b, v)`, for the item after each history, and left out when `labels` are given.
+            use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and
+                to true when `cache_params` is given.
+            num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches
+                and processes, by which Trainer wants the loss divided.
+            output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position. By default
+                they are `(b, v)`, for the item after each history, and left out when `labels` are given.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty or too long, or no position has a label.
@@ -179,17 +179,17 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         cache_params: Cache | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""
-        Return the catalog rows and scores of the `top_k` best next items of each history, best first, each `(b, top_k)`.
+        Return catalog rows and scores, each `(b, top_k)`, of the best next items of each history, best first.
 
         The catalog is scored in chunks, so no `(b, v)` tensor is built. Dropout is off whatever the model's mode.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either side. A
-                model with positions keeps the most recent `config.max_position_embeddings`.
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either
+                side. A model with positions keeps the most recent `config.max_position_embeddings`.
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
             top_k (`int`, *optional*, defaults to 10): How many items to return.
-            exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of `input_ids` (all of them, also
-                those too old to be encoded). What went into `cache_params` earlier is not known here.
+            exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of `input_ids` (all of them,
+                also those too old to be encoded). What went into `cache_params` earlier is not known here.
             candidate_rows (`torch.LongTensor` of shape `(c,)`, *optional*): Recommend only from these rows.
             cache_params (`Cache`, *optional*): State to go on from; updated.
 
@@ -200,7 +200,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
         ```python
         >>> rows, scores = model.recommend(torch.tensor([[12, 7, 431]]), top_k=10)
-        ```"""
+        ```
+        """
         self._check_rows("input_ids", input_ids)
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
@@ -232,7 +233,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             user = int(torch.isneginf(scores).any(dim=1).nonzero()[0])
             left = int((~torch.isneginf(scores[user])).sum())
             raise ValueError(
-                f"`top_k` must be at most the {left} items left to recommend to user {user} of the batch, got {top_k}. "
+                f"`top_k` must be at most the {left} items left to recommend to user {user}, got {top_k}. "
                 "Lower `top_k` or pass `exclude_seen=False`."
             )
         return rows if candidate_rows is None else candidate_rows[rows], scores

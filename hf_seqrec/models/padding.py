@@ -30,7 +30,7 @@ class RightPadded(NamedTuple):
 
 
 def right_padded(attention_mask: Tensor) -> RightPadded:
-    """Describe how to move the real positions of each row to its front, keeping their order (`(b, l)` mask of 0 and 1)."""
+    """Say how to move the real positions of each row to its front, in their order (`(b, l)` mask of 0 and 1)."""
     is_padding = attention_mask == 0
     # A row needs no move when no real position follows a padded one. Under torch.compile the answer would break the
     # graph, so there the move is always made: of row numbers, it costs next to nothing.

@@ -55,8 +55,8 @@ def target_ranks(
         hidden_states (`torch.Tensor` of shape `(b, d)`): Encoder output at the last position of each history.
         item_embeddings (`torch.Tensor` of shape `(v, d)`): Output embedding of every catalog row; row 0 is no item.
         targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
-        seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's history, padded with 0. They do not compete
-            in the first of the two ranks. The target always takes part, even when it is in the history.
+        seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's history, padded with 0. They do not
+            compete in the first of the two ranks. The target always takes part, even when it is in the history.
         bias (`torch.Tensor` of shape `(v,)`, *optional*): Added to the scores.
 
     Returns:
@@ -117,7 +117,7 @@ def _target_scores(hidden_states: Tensor, item_embeddings: Tensor, targets: Tens
 
 
 def _rows_in_chunk(rows: Tensor, start: int, size: int) -> Tensor:
-    """Mark which of the catalog rows `start..start+size-1` are among each user's `rows` (`(b, s)` to `(b, size)` bool)."""
+    """Mark which catalog rows `start..start+size-1` are among each user's `rows` (`(b, s)` to bool `(b, size)`)."""
     # Rows of other chunks land in one extra column, which is cut off.
     local = torch.where((rows >= start) & (rows < start + size), rows - start, size)
     mask = torch.zeros((len(rows), size + 1), dtype=torch.bool, device=rows.device)
