@@ -1,0 +1,32 @@
+"""
+From a raw log to batches.
+
+One user's clicks pass through these files in this order: `interactions` (read, de-duplicate, k-core), `catalog` (raw
+id <-> row), `sequences` and `dataset_folder` (oldest first, Parquet), `splits` (leave-one-out), `collators` (batch).
+"""
+
+import importlib
+from typing import Any
+
+# Loaded at first use: building needs Ibis and DuckDB, batches need torch, a catalog neither.
+_WHERE = {
+    "Catalog": "catalog",
+    "Sequences": "sequences",
+    "load_sequences": "sequences",
+    "HistoryBatch": "splits",
+    "HistoryDataset": "splits",
+    "LeaveOneOut": "splits",
+    "ShuffledSampler": "splits",
+    "leave_one_out": "splits",
+    "NextItemCollator": "collators",
+    "RankingCollator": "collators",
+    "popularity_baseline": "baselines",
+    "build_synthetic": "synthetic",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

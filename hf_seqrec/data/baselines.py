@@ -1,0 +1,74 @@
+"""What no trained model should lose to, and the arithmetic to say so."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .splits import HistoryDataset
+
+
+def popularity_baseline(
+    train: HistoryDataset, evaluation: HistoryDataset, ks: Sequence[int] = (1, 5, 10, 20)
+) -> dict[str, float]:
+    r"""
+    Metrics of recommending the most popular items to everyone: `hr@k`, `ndcg@k`, `mrr@k`, each also `..._with_seen`.
+
+    Popularity is counted on the training events. Without a suffix, a user's history is excluded from the ranking
+    (never the target itself); `_with_seen` ranks the full catalog. Ranks start at 0 and ties count against the target.
+
+    Args:
+        train (`HistoryDataset`): The training view of `leave_one_out`.
+        evaluation (`HistoryDataset`): Its validation or test view.
+        ks (`Sequence[int]`): Cut-offs.
+
+    Raises:
+        ValueError: if `evaluation` has no targets.
+    """
+    ranks, ranks_with_seen = popularity_ranks(train, evaluation)
+    metrics = ranking_metrics(ranks, ks)
+    return metrics | {f"{name}_with_seen": value for name, value in ranking_metrics(ranks_with_seen, ks).items()}
+
+
+def popularity_ranks(
+    train: HistoryDataset, evaluation: HistoryDataset
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ranks of the targets by popularity, `(n,)` each: with the history excluded, and with it."""
+    targets = evaluation.targets
+    if targets is None:
+        raise ValueError("`evaluation` must have targets; use the validation or test view of `leave_one_out`.")
+    counts = np.zeros(train.sequences.catalog.vocab_size, dtype=np.int64)
+    rows, _ = _events(train)
+    np.add.at(counts, rows, 1)
+    # Items at least as popular as the target, without the target.
+    sorted_counts = np.sort(counts[1:])
+    with_seen = len(sorted_counts) - np.searchsorted(sorted_counts, counts[targets]) - 1
+
+    rows, histories = _events(evaluation)
+    seen = np.unique(histories * np.int64(len(counts)) + rows)
+    histories, rows = seen // len(counts), seen % len(counts)
+    ahead = (counts[rows] >= counts[targets[histories]]) & (rows != targets[histories])
+    return with_seen - np.bincount(histories[ahead], minlength=len(targets)), with_seen
+
+
+def ranking_metrics(ranks: npt.NDArray[np.int64], ks: Sequence[int] = (1, 5, 10, 20)) -> dict[str, float]:
+    """
+    Average hit rate, NDCG and MRR at each k of one relevant item at rank r (from 0): 1, 1 / log2(r + 2), 1 / (r + 1)
+    if r < k, else 0.
+    """
+    metrics = {}
+    for k in ks:
+        hits = ranks < k
+        metrics[f"hr@{k}"] = float(hits.mean())
+        metrics[f"ndcg@{k}"] = float((hits / np.log2(ranks + 2)).mean())
+        metrics[f"mrr@{k}"] = float((hits / (ranks + 1)).mean())
+    return metrics
+
+
+def _events(dataset: HistoryDataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of all events of a view, and for each the position of its history in the view."""
+    lengths = dataset.stops - dataset.starts
+    histories = np.repeat(np.arange(len(lengths)), lengths)
+    firsts = np.cumsum(lengths) - lengths
+    places = np.arange(len(histories)) - firsts[histories] + dataset.starts[histories]
+    return dataset.sequences.item_rows[places].astype(np.int64), histories

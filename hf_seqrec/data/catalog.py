@@ -1,0 +1,254 @@
+"""The catalog: which raw item id stands at which row of the embedding. Needs numpy and pyarrow, nothing else."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+CATALOG_FILE = "catalog.parquet"
+
+# Histories up to this many ids are looked up in a dict that stays; longer lists by one vectorised join, which builds
+# its hash table anew at each call.
+_SHORT = 1024
+
+
+class Catalog:
+    r"""
+    The items of a dataset: raw ids (always strings) and the rows `1..n_items` that stand for them. Row 0 is padding.
+
+    A built catalog is ordered by popularity: most interactions first, equal counts by raw id (order of code points).
+    The order depends on nothing but the log's content. Items that arrive later are appended, so nothing may rely on
+    it.
+
+    Args:
+        table (`pyarrow.Table`):
+            Columns `row` (1..n_items in order), `item_id` (strings without gaps or repeats), `count` (interactions in
+            the log), and any metadata; a column `title` is what people are shown.
+
+    Raises:
+        ValueError: if a column is missing, rows are not 1..n_items, or an id is empty or repeated.
+
+    Example:
+
+    ```python
+    >>> catalog = Catalog.from_items(["007", "a b"], count=[5, 3], title=["Goldfinger", "A to B"])
+    >>> catalog.encode(["a b", "007"])
+    array([2, 1])
+    >>> catalog.decode([1])
+    ['007']
+    ```
+    """
+
+    def __init__(self, table: pa.Table):
+        _check_table(table)
+        self.table: pa.Table = table.combine_chunks()
+        self.item_ids: pa.StringArray = _column(self.table, "item_id")
+
+    @classmethod
+    def from_items(cls, item_ids: Any, count: Any = None, **metadata: Any) -> "Catalog":
+        """Make a catalog from raw ids in row order, their counts (0 when left out) and columns of metadata."""
+        ids = pa.array(item_ids, type=pa.string())
+        columns: dict[str, Any] = {
+            "row": pa.array(np.arange(1, len(ids) + 1, dtype=np.int32)),
+            "item_id": ids,
+            "count": pa.array(np.zeros(len(ids), dtype=np.int64) if count is None else count, type=pa.int64()),
+        }
+        return cls(pa.table(columns | {name: pa.array(values) for name, values in metadata.items()}))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Catalog":
+        """
+        Read `catalog.parquet` from a dataset or checkpoint folder (or that file itself).
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is not a catalog.
+        """
+        path = Path(folder)
+        path = path / CATALOG_FILE if path.is_dir() else path
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`folder` must hold {CATALOG_FILE}, found none at {path}. Dataset folders and checkpoints have one."
+            )
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowException as error:
+            raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
+        try:
+            return cls(table)
+        except ValueError as error:
+            raise ValueError(f"{path} is not a catalog: {error}") from error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `catalog.parquet` into a folder and return its path."""
+        path = Path(folder) / CATALOG_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(self.table, path, compression="zstd")
+        return path
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, the padding row not counted."""
+        return len(self.item_ids)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the item embedding: `n_items + 1`."""
+        return self.n_items + 1
+
+    def __len__(self) -> int:
+        return self.n_items
+
+    def __repr__(self) -> str:
+        return f"Catalog({self.n_items:,} items, columns {self.table.column_names})"
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Interactions of each item in the log, `(n_items,)`; item of row r at r - 1."""
+        return _column(self.table, "count").to_numpy(zero_copy_only=False)
+
+    @cached_property
+    def titles(self) -> list[str] | None:
+        """What to show for rows `1..n_items` (the raw id where an item has no title), or `None` without titles."""
+        if "title" not in self.table.column_names:
+            return None
+        titles = _column(self.table, "title").cast(pa.string())
+        return pc.if_else(_is_blank(titles), self.item_ids, titles).to_pylist()
+
+    def encode(self, item_ids: Iterable[str | int]) -> npt.NDArray[np.int64]:
+        """
+        Rows of raw ids, `(n,)`. Integers stand for their decimal text.
+
+        Raises:
+            KeyError: if an id is not in the catalog; the message names it.
+        """
+        rows, ids = self._look_up(item_ids)
+        if not rows.all():
+            unknown = ids.filter(pa.array(rows == 0)).unique().to_pylist()
+            shown = ", ".join(repr(item_id) for item_id in unknown[:5])
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise KeyError(
+                f"`item_ids` must be in the catalog of {self.n_items:,} items, these are not: {shown}{more}. "
+                "`encode_known` leaves unknown ids out."
+            )
+        return rows
+
+    def encode_known(self, item_ids: Iterable[str | int]) -> tuple[npt.NDArray[np.int64], int]:
+        """Rows of the raw ids that the catalog has, in their order, and how many ids it does not have."""
+        rows, _ = self._look_up(item_ids)
+        known = rows[rows > 0]
+        return known, len(rows) - len(known)
+
+    def decode(self, rows: Any) -> Any:
+        """
+        Raw ids of rows: a list of strings for `(n,)` rows, nested lists for more axes (`recommend` gives `[b, k]`).
+
+        Raises:
+            ValueError: if a row is not in 1..n_items.
+        """
+        return self._take(self.item_ids, rows)
+
+    def describe(self, rows: Any) -> Any:
+        """Titles of rows, or raw ids where there is none; shaped as `decode`'s answer."""
+        return self._take(self.item_ids if self.titles is None else self._shown, rows)
+
+    def find(self, text: str, limit: int = 10) -> npt.NDArray[np.int64]:
+        """
+        Rows of the items whose raw id or title contains a text, whatever its case; `(n,)` with n at most `limit`.
+
+        The item of exactly this id or title comes first, then the most popular.
+        """
+        shown = self.item_ids if self.titles is None else self._shown
+        exact = pc.or_(pc.equal(self.item_ids, text), pc.equal(pc.utf8_lower(shown), text.lower()))
+        contained = pc.or_(exact, pc.match_substring(shown, text, ignore_case=True))
+        contained = pc.or_(contained, pc.match_substring(self.item_ids, text, ignore_case=True))
+        found = np.flatnonzero(contained.to_numpy(zero_copy_only=False))
+        best_first = np.lexsort((-self.counts[found], ~exact.to_numpy(zero_copy_only=False)[found]))
+        return found[best_first][:limit] + 1
+
+    @cached_property
+    def _shown(self) -> pa.StringArray:
+        return pa.array(self.titles, type=pa.string())
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.item_ids.to_pylist(), start=1)}
+
+    def _look_up(self, item_ids: Iterable[str | int]) -> tuple[npt.NDArray[np.int64], pa.StringArray]:
+        """Rows of raw ids, 0 where the catalog has none, and the ids as Arrow strings."""
+        ids = _as_strings(item_ids)
+        if len(ids) <= _SHORT:
+            row_of = self._row_of
+            rows = np.fromiter((row_of.get(item_id, 0) for item_id in ids.to_pylist()), np.int64, count=len(ids))
+        else:
+            index = pc.index_in(ids, value_set=self.item_ids)
+            rows = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+        return rows, ids
+
+    def _take(self, values: pa.StringArray, rows: Any) -> Any:
+        rows = np.asarray(rows)
+        if rows.size and not np.issubdtype(rows.dtype, np.integer):
+            raise TypeError(f"`rows` must be integers, got {rows.dtype}.")
+        if rows.size and (rows.min() < 1 or rows.max() > self.n_items):
+            wrong = rows[(rows < 1) | (rows > self.n_items)].ravel()
+            raise ValueError(
+                f"`rows` must be in 1..{self.n_items} (row 0 is padding), got {', '.join(map(str, wrong[:5]))}."
+            )
+        taken = np.array(values.take(pa.array(rows.ravel().astype(np.int64) - 1)).to_pylist(), dtype=object)
+        return taken.reshape(rows.shape).tolist()
+
+
+def _check_table(table: pa.Table) -> None:
+    missing = [name for name in ("row", "item_id", "count") if name not in table.column_names]
+    if missing:
+        raise ValueError(
+            f"a catalog needs the columns row, item_id and count; {', '.join(missing)} missing, found "
+            f"{', '.join(table.column_names) or 'no columns'}."
+        )
+    rows = table["row"].to_numpy()
+    if not np.array_equal(rows, np.arange(1, len(rows) + 1)):
+        raise ValueError(f"`row` must be 1..{len(rows)} in order, without gaps (row 0 is padding).")
+    ids = table["item_id"]
+    if ids.type != pa.string():
+        raise ValueError(f"`item_id` must be strings, found {ids.type}.")
+    if pc.any(_is_blank(ids)).as_py():
+        raise ValueError("`item_id` must not be empty, found an empty id.")
+    if pc.count_distinct(ids).as_py() != len(ids):
+        counted = ids.value_counts()
+        repeated = counted.filter(pc.greater(counted.field("counts"), 1)).field("values").to_pylist()
+        raise ValueError(f"`item_id` must not repeat, found {repeated[0]!r} more than once.")
+
+
+def _is_blank(values: Any) -> Any:
+    return pc.fill_null(pc.equal(values, ""), True)
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    """Return a column as one array: a table of one chunk or none keeps its buffers."""
+    column = table[name]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _as_strings(item_ids: Iterable[str | int]) -> pa.StringArray:
+    if isinstance(item_ids, str):
+        raise TypeError(f"`item_ids` must be a list of raw ids, got one string {item_ids!r}. Put it into a list.")
+    if isinstance(item_ids, pa.ChunkedArray):
+        item_ids = item_ids.combine_chunks()
+    if isinstance(item_ids, pa.Array):
+        return item_ids.cast(pa.string())
+    if isinstance(item_ids, np.ndarray):
+        return pa.array(item_ids).cast(pa.string())
+    ids = item_ids if isinstance(item_ids, Sequence) else list(item_ids)
+    return pa.array([item_id if isinstance(item_id, str) else _integer_text(item_id) for item_id in ids], pa.string())
+
+
+def _integer_text(item_id: Any) -> str:
+    if isinstance(item_id, (int, np.integer)) and not isinstance(item_id, bool):
+        return str(item_id)
+    raise TypeError(f"`item_ids` must be strings (or integers), got {item_id!r} of type {type(item_id).__name__}.")

@@ -1,0 +1,142 @@
+"""Batches straight from the flat array of events: one gather, whatever the number of users."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .splits import HistoryBatch
+
+IGNORED_LABEL = -100
+
+
+class NextItemCollator:
+    r"""
+    Batches for learning the next item at every position.
+
+    Returns `input_ids`, `attention_mask` and `labels`, int64 `[b, l]`, right-padded with 0 (labels with -100) to the
+    longest history of the batch. `labels` are already shifted: `labels[i, t]` follows `input_ids[i, t]`.
+
+    Args:
+        max_length (`int`):
+            Most positions that the model sees; they take `max_length + 1` consecutive events of a longer history.
+        window (`str`, *optional*, defaults to `"last"`):
+            Which events: the most recent ones (`"last"`), or in each epoch others, uniformly at random (`"random"`). A
+            draw depends on (seed, epoch, user) and nothing else, so workers, ranks and resumed runs agree. The epoch
+            reaches it through the dataset (`HistoryDataset.set_epoch`).
+        seed (`int`, *optional*, defaults to 0):
+            Of the random windows.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, max_length: int, window: Literal["last", "random"] = "last", seed: int = 0):
+        _check_max_length(max_length)
+        if window not in ("last", "random"):
+            raise ValueError(f'`window` must be "last" or "random", got {window!r}.')
+        self.max_length, self.window, self.seed = max_length, window, seed
+
+    def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
+        batch = HistoryBatch.join(examples)
+        stops = batch.stops
+        if self.window == "random":
+            spare = np.maximum(stops - batch.starts - (self.max_length + 1), 0)
+            stops = stops - _draw_below(spare + 1, batch.users, self.seed, batch.epoch)
+        events = _padded(batch.item_rows, batch.starts, stops, self.max_length + 1)  # [b, l + 1]
+        if events.shape[1] < 2:
+            raise ValueError("every history must have at least 2 events to learn a next item from, got none that has.")
+        input_ids, labels = events[:, :-1], events[:, 1:]
+        real = labels > 0
+        return {
+            "input_ids": torch.from_numpy(np.where(real, input_ids, 0)),
+            "attention_mask": torch.from_numpy(real.astype(np.int64)),
+            "labels": torch.from_numpy(np.where(real, labels, IGNORED_LABEL)),
+        }
+
+
+class RankingCollator:
+    r"""
+    Batches for ranking each user's held-out item.
+
+    Returns `input_ids` and `attention_mask` (`[b, l]`, the most recent `max_length` events, right-padded with 0),
+    `targets`
+    (`[b]`), `seen_items` (`[b, s]`: every row of the whole history, not only of the window, padded with 0; the target
+    is among them if the user had it before) and `labels` (`[b, l]`: the target at the last real position, -100
+    elsewhere, so that an evaluation loss can be computed). All int64.
+
+    Args:
+        max_length (`int`): Most positions that the model sees.
+
+    Raises:
+        ValueError: if `max_length` is below 1, or the histories come without targets.
+    """
+
+    def __init__(self, max_length: int):
+        _check_max_length(max_length)
+        self.max_length = max_length
+
+    def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
+        batch = HistoryBatch.join(examples)
+        if batch.targets is None:
+            raise ValueError("`examples` must have targets; use the validation or test view of `leave_one_out`.")
+        lengths = batch.stops - batch.starts
+        input_ids = _padded(batch.item_rows, batch.starts, batch.stops, self.max_length)
+        seen_items = _padded(batch.item_rows, batch.starts, batch.stops, int(lengths.max()))
+        labels = np.full(input_ids.shape, IGNORED_LABEL, dtype=np.int64)
+        labels[np.arange(len(labels)), np.minimum(lengths, self.max_length) - 1] = batch.targets
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy((input_ids > 0).astype(np.int64)),
+            "labels": torch.from_numpy(labels),
+            "targets": torch.from_numpy(batch.targets),
+            "seen_items": torch.from_numpy(seen_items),
+        }
+
+
+def _padded(
+    item_rows: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    max_events: int,
+) -> npt.NDArray[np.int64]:
+    """Copy the last `max_events` events before each stop into `[b, l]`, padded on the right with 0."""
+    lengths = np.minimum(stops - starts, max_events)
+    positions = np.arange(lengths.max())
+    real = positions < lengths[:, None]
+    # Padding reads event 0 of the dataset, and is then blanked.
+    places = np.where(real, (stops - lengths)[:, None] + positions, 0)
+    return np.where(real, item_rows[places], 0).astype(np.int64)
+
+
+def _draw_below(
+    bounds: npt.NDArray[np.int64], users: npt.NDArray[np.int64], seed: int, epoch: int
+) -> npt.NDArray[np.int64]:
+    """
+    Draw an integer in [0, bound) for each user, a pure function of (seed, epoch, user).
+
+    A counter-based generator: three rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014,
+    https://doi.org/10.1145/2660193.2660195), one for each part of the key. A `numpy.random.Generator` for each user
+    would take longer than the batch.
+    """
+    with np.errstate(over="ignore"):
+        key = _mix(np.uint64(seed % 2**64) + np.zeros(len(users), dtype=np.uint64))
+        key = _mix(key ^ np.uint64(epoch))
+        key = _mix(key ^ users.astype(np.uint64))
+    # The upper 32 bits times the bound, upper half: uniform up to bound / 2^32.
+    return (((key >> np.uint64(32)) * bounds.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def _mix(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
+
+
+def _check_max_length(max_length: int) -> None:
+    if max_length < 1:
+        raise ValueError(f"`max_length` must be at least 1, got {max_length}.")

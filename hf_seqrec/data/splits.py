@@ -1,0 +1,193 @@
+"""Cut every user's history into training, validation and test: views that copy nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from .sequences import Sequences
+
+
+@dataclass(frozen=True)
+class HistoryBatch:
+    """
+    Some users' histories as places in the flat array of all events. Collators take a list of these.
+
+    Fields:
+        item_rows (`(n_events,)` int32): Every event of the dataset, shared, not copied.
+        starts, stops (`(b,)` int64): User i's history is `item_rows[starts[i]:stops[i]]`, oldest first.
+        targets (`(b,)` int64 or `None`): The item that follows each history; `None` in training.
+        users (`(b,)` int64): Position of each user in the dataset folder.
+        epoch (`int`): Which pass over the data this is; random windows depend on it.
+    """
+
+    item_rows: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64] | None
+    users: npt.NDArray[np.int64]
+    epoch: int = 0
+
+    @classmethod
+    def join(cls, examples: "Sequence[HistoryBatch]") -> "HistoryBatch":
+        """Join batches of one dataset, such as the single histories that `dataset[i]` returns."""
+        first = examples[0]
+        if len(examples) == 1:
+            return first
+        targets = [example.targets for example in examples if example.targets is not None]
+        return cls(
+            first.item_rows,
+            np.concatenate([example.starts for example in examples]),
+            np.concatenate([example.stops for example in examples]),
+            np.concatenate(targets) if targets else None,
+            np.concatenate([example.users for example in examples]),
+            first.epoch,
+        )
+
+
+class HistoryDataset(Dataset):
+    """
+    One history per user, for a `DataLoader` with one of the collators of this package.
+
+    A batch is fetched by `__getitems__` as a list of one `HistoryBatch`, never as a list of dicts.
+
+    Args:
+        sequences (`Sequences`): The dataset.
+        users (`(n,)` int64): Which users, as positions in `sequences`.
+        starts, stops (`(n,)` int64): Their histories as places in `sequences.item_rows`.
+        has_targets (`bool`): Whether the event at each `stops` is what the model shall rank.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        users: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        stops: npt.NDArray[np.int64],
+        has_targets: bool,
+    ):
+        self.sequences = sequences
+        self.users, self.starts, self.stops = users, starts, stops
+        self.targets = sequences.item_rows[stops].astype(np.int64) if has_targets else None
+        # In shared memory, so that it also reaches DataLoader workers that live longer than an epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The current pass over the data; see `set_epoch`."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """
+        Say which pass over the data begins. Random windows are drawn from (seed, epoch, user).
+
+        `ShuffledSampler` calls this. Without that sampler call it at the beginning of each epoch: Accelerate does so
+        only where its own sampler has no `set_epoch`, which is neither under several processes nor when a run is
+        resumed.
+        """
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, index: int) -> HistoryBatch:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[HistoryBatch]:
+        chosen = np.asarray(indices, dtype=np.int64)
+        targets = None if self.targets is None else self.targets[chosen]
+        return [
+            HistoryBatch(
+                self.sequences.item_rows,
+                self.starts[chosen],
+                self.stops[chosen],
+                targets,
+                self.users[chosen],
+                self.epoch,
+            )
+        ]
+
+    def history(self, index: int) -> npt.NDArray[np.int32]:
+        """Rows of one history, `(l,)`, oldest first."""
+        return self.sequences.item_rows[self.starts[index] : self.stops[index]]
+
+
+class LeaveOneOut(NamedTuple):
+    """
+    The three views of `leave_one_out`.
+
+    Fields:
+        train: Histories to learn every next item from.
+        validation, test: Histories with the target that follows.
+        n_skipped_train: Users with fewer than two training events: nothing to predict.
+        n_not_evaluated: Users with fewer than three events.
+    """
+
+    train: HistoryDataset
+    validation: HistoryDataset
+    test: HistoryDataset
+    n_skipped_train: int
+    n_not_evaluated: int
+
+
+def leave_one_out(sequences: Sequences) -> LeaveOneOut:
+    """
+    Hold out each user's last event for test and the last but one for validation.
+
+    Training has everything before those two; users with fewer than three events are not evaluated and train with all
+    they have. A test history contains the validation event. Users who are left with a single training event are
+    skipped in training and counted.
+
+    Raises:
+        ValueError: if no user has the two events that training needs or the three that evaluation needs.
+    """
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    lengths = ends - starts
+    evaluated = np.flatnonzero(lengths >= 3)
+    train_ends = np.where(lengths >= 3, ends - 2, ends)
+    trained = np.flatnonzero(train_ends - starts >= 2)
+    if not len(trained) or not len(evaluated):
+        raise ValueError(
+            f"`sequences` must have a user with at least 3 events to evaluate and one with 2 to train on, found "
+            f"{len(evaluated)} and {len(trained)} of {len(lengths)} users. Histories this short teach nothing: lower "
+            "`min_item_events` or use a longer log."
+        )
+
+    def view(users: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], has_targets: bool) -> HistoryDataset:
+        return HistoryDataset(sequences, users, starts[users], stops[users], has_targets)
+
+    return LeaveOneOut(
+        train=view(trained, train_ends, False),
+        validation=view(evaluated, ends - 2, True),
+        test=view(evaluated, ends - 1, True),
+        n_skipped_train=len(lengths) - len(trained),
+        n_not_evaluated=len(lengths) - len(evaluated),
+    )
+
+
+class ShuffledSampler(Sampler[int]):
+    """
+    Every index once in an order drawn from (seed, epoch), the same on every rank and after resuming.
+
+    The Trainer and Accelerate call `set_epoch`, which passes the epoch on to the dataset. Return it from
+    `Trainer._get_train_sampler`.
+    """
+
+    def __init__(self, dataset: Any, seed: int = 0):
+        self.dataset, self.seed, self.epoch = dataset, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch and tell the dataset."""
+        self.epoch = epoch
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from np.random.default_rng((self.seed, self.epoch)).permutation(len(self.dataset)).tolist()

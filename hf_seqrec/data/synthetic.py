@@ -1,0 +1,242 @@
+"""
+The dataset that comes with the package: made-up readers of made-up serials, from a seed.
+
+It has what makes real histories predictable. A reader keeps to a few genres and comes back to a serial of one after a
+long while; goes on where they stopped in it, at their own pace (every volume, every second, every third); their
+tastes drift from one mixture of genres to another; genres and volumes differ in popularity; nobody reads a volume
+twice. The next volume depends on far more than the last one: on the place in each serial, on the pace and on the
+mixture of genres.
+
+Because the next-volume distribution is known, so is the best that any recommender can reach.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .baselines import popularity_baseline, ranking_metrics
+from .catalog import Catalog
+from .dataset_folder import write_dataset_folder
+from .sequences import Sequences
+from .splits import leave_one_out
+
+GENRES = (
+    "Mystery", "Comedy", "Fantasy", "Western", "Romance", "Thriller", "Science", "History", "Adventure", "Horror",
+    "Travel", "Cooking", "Poetry", "Sport", "Music", "Nature", "Crime", "Satire", "Folklore", "Drama",
+)  # fmt: skip
+_ONES = (
+    "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+    "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
+)  # fmt: skip
+_TENS = ("", "", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety")
+
+# The generator's constants. A reader stays with the genre of the last volume, or else picks one from the present
+# mixture.
+_STAY = 0.5
+# Within a genre: go on from the last volume read there (the next by their pace, or one or two further), or take a
+# popular one.
+_GO_ON = 0.85
+_STEP_PROBABILITIES = (0.75, 0.17, 0.08)
+_PACES, _PACE_PROBABILITIES = (1, 2, 3), (0.5, 0.3, 0.2)
+# Anything popular, whatever the reader's state.
+_STRAY = 0.05
+_GENRE_SKEW, _VOLUME_SKEW = 0.6, 0.9
+# Small: few genres in a mixture.
+_MIXTURE_CONCENTRATION = 2.5
+_MIN_LENGTH, _MAX_LENGTH = 5, 120
+_FIRST_DAY, _DAY = 1_672_531_200, 86_400  # 2023-01-01 UTC
+
+
+@dataclass(frozen=True)
+class SyntheticLog:
+    """
+    What the generator made.
+
+    Fields:
+        items (`(n_users, _MAX_LENGTH)` int64): Item of each event (0..n_items - 1), -1 beyond a history's end.
+        timestamps (`(n_users, _MAX_LENGTH)` int64): Unix seconds, rising.
+        lengths (`(n_users,)` int64): Events of each user.
+        best_ranks (`(n_users,)` int64): Rank of each user's last event under the generator's own distribution.
+    """
+
+    items: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    best_ranks: npt.NDArray[np.int64]
+
+
+def generate_log(n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_length: float = 40.0) -> SyntheticLog:
+    r"""
+    Draw the histories of `n_users` readers over `n_items` volumes in 20 genres.
+
+    The next volume i of genre g, not read so far, has probability proportional to
+
+        (1 - stray) * q(g) * w(i) + stray * popularity(i)
+        q(g) = stay * [g is the last genre] + (1 - stay) * mixture(g)
+        w(i) = go_on * step(i - last volume in g - pace) + (1 - go_on) * popularity(i | g)
+
+    where `mixture` moves linearly from the one the reader begins with to the one they end with, and w is the
+    popularity alone in a genre not yet begun. Volumes of a genre form a ring.
+
+    Raises:
+        ValueError: if a number is too small for the structure.
+    """
+    volumes, rest = divmod(n_items, len(GENRES))
+    if rest or volumes < 10:
+        raise ValueError(f"`n_items` must be a multiple of {len(GENRES)} genres, at least 200, got {n_items}.")
+    if n_users < 1 or mean_length < _MIN_LENGTH:
+        raise ValueError(
+            f"`n_users` must be at least 1 and `mean_length` at least {_MIN_LENGTH}, got {n_users} and {mean_length}."
+        )
+    rng = np.random.default_rng(seed)
+    longest = min(_MAX_LENGTH, n_items // 4)
+    spread = 0.6
+    lengths = rng.lognormal(np.log(mean_length) - spread**2 / 2, spread, n_users).round()
+    # Longest first, so that those who still read are always the first rows.
+    lengths = np.sort(lengths.clip(_MIN_LENGTH, longest).astype(np.int64))[::-1]
+
+    genre_popularity = _zipf(len(GENRES), _GENRE_SKEW)
+    volume_popularity = rng.permuted(np.tile(_zipf(volumes, _VOLUME_SKEW), (len(GENRES), 1)), axis=1)  # [g, v]
+    popularity = (genre_popularity[:, None] * volume_popularity).ravel()
+    concentration = _MIXTURE_CONCENTRATION * genre_popularity
+    mixtures = rng.dirichlet(concentration, (2, n_users))  # where each reader begins and ends
+    paces = rng.choice(_PACES, size=n_users, p=_PACE_PROBABILITIES)
+    step = np.zeros(volumes)
+    step[: len(_STEP_PROBABILITIES)] = _STEP_PROBABILITIES
+
+    # State: the last genre (none at first: its share goes to the mixture), w over all items, what was not yet read.
+    last_genre = np.zeros((n_users, len(GENRES)))
+    within = np.tile(volume_popularity, (n_users, 1, 1))  # [b, g, v]
+    unread = np.ones((n_users, n_items), dtype=bool)
+    items = np.full((n_users, longest), -1, dtype=np.int64)
+    best_ranks = np.zeros(n_users, dtype=np.int64)
+    for t in range(longest):
+        active = int(np.count_nonzero(lengths > t))
+        if not active:
+            break
+        readers = np.arange(active)
+        progress = (t / (lengths[:active] - 1))[:, None]
+        mixture = (1 - progress) * mixtures[0, :active] + progress * mixtures[1, :active]
+        q = mixture if t == 0 else _STAY * last_genre[:active] + (1 - _STAY) * mixture
+        probability = (1 - _STRAY) * (q[:, :, None] * within[:active]).reshape(active, n_items) + _STRAY * popularity
+        probability *= unread[:active]
+        cumulative = probability.cumsum(axis=1)
+        drawn = rng.random(active)[:, None] * cumulative[:, -1:]
+        chosen = (cumulative > drawn).argmax(axis=1)
+
+        ending = readers[lengths[:active] == t + 1]
+        of_chosen = probability[ending, chosen[ending]][:, None]
+        best_ranks[ending] = (probability[ending] >= of_chosen).sum(axis=1) - 1
+
+        items[:active, t] = chosen
+        unread[readers, chosen] = False
+        genre, volume = chosen // volumes, chosen % volumes
+        last_genre[:active] = 0
+        last_genre[readers, genre] = 1
+        ahead = (np.arange(volumes) - (volume + paces[:active])[:, None]) % volumes
+        within[readers, genre] = _GO_ON * step[ahead] + (1 - _GO_ON) * volume_popularity[genre]
+
+    first = _FIRST_DAY + rng.integers(0, 365 * _DAY, (n_users, 1))
+    timestamps = first + rng.exponential(2 * _DAY, items.shape).astype(np.int64).cumsum(axis=1)
+    order = rng.permutation(n_users)
+    return SyntheticLog(items[order], timestamps[order], lengths[order], best_ranks[order])
+
+
+def build_synthetic(
+    output: str | Path, n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_length: float = 40.0
+) -> Path:
+    r"""
+    Write the synthetic dataset as a dataset folder and return its path.
+
+    `statistics.json` and the card say the best reachable metrics on the test items (`best_reachable`: the generator
+    ranks by its true distribution, with the reader's hidden state known) and those of popularity (`popularity`). The
+    best is the same with and without the history excluded, because the generator knows that nobody reads a volume
+    twice.
+
+    Raises:
+        ValueError: if a number is too small for the structure.
+        FileExistsError: if `output` holds something else.
+    """
+    log = generate_log(n_users, n_items, seed, mean_length)
+    happened = log.items >= 0
+    counts = np.bincount(log.items[happened], minlength=n_items)
+    raw_ids, titles, genres = _names(n_items)
+    by_popularity = sorted(np.flatnonzero(counts).tolist(), key=lambda item: (-counts[item], raw_ids[item]))
+    row_of = np.zeros(n_items, dtype=np.int32)
+    row_of[by_popularity] = np.arange(1, len(by_popularity) + 1)
+    catalog = Catalog.from_items(
+        [raw_ids[item] for item in by_popularity],
+        count=counts[by_popularity],
+        title=[titles[item] for item in by_popularity],
+        genre=[genres[item] for item in by_popularity],
+    )
+    offsets = np.concatenate([[0], log.lengths.cumsum()])
+    item_rows = row_of[log.items[happened]]
+    user_ids = pa.array([f"reader-{user:04d}" for user in range(1, n_users + 1)])
+    batch = pa.record_batch(
+        {
+            "user_id": user_ids,
+            "item_ids": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(item_rows)),
+            "timestamps": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(log.timestamps[happened])),
+        }
+    )
+    splits = leave_one_out(Sequences(item_rows, offsets, catalog, user_ids))
+    best = ranking_metrics(log.best_ranks)
+    statistics: dict[str, Any] = {
+        "source": {
+            "name": "synthetic",
+            "n_users": n_users,
+            "n_items": n_items,
+            "seed": seed,
+            "mean_length": mean_length,
+        },
+        "best_reachable": best | {f"{name}_with_seen": value for name, value in best.items()},
+        "popularity": popularity_baseline(splits.train, splits.test),
+    }
+    return write_dataset_folder(output, catalog, [batch], statistics, "Synthetic readers", _description(statistics))
+
+
+def _description(statistics: dict[str, Any]) -> str:
+    best, popularity = statistics["best_reachable"], statistics["popularity"]
+    rows = "\n".join(
+        f"| {name} | {popularity[name]:.4f} | {popularity[f'{name}_with_seen']:.4f} | {best[name]:.4f} |"
+        for name in ("hr@10", "ndcg@10")
+    )
+    return f"""Histories of made-up readers of made-up serials, drawn by `hf_seqrec.data.synthetic` from seed \
+{statistics["source"]["seed"]}. Readers keep to a
+few genres and return to them after a while, go on in a serial at their own pace, drift from one mixture of genres to
+another, and never read a volume twice.
+
+On the test items (each reader's last), full ranking:
+
+| | most popular, history excluded | most popular, history not excluded | best reachable (either way) |
+|---|---|---|---|
+{rows}
+
+The best reachable is the generator ranking by its own distribution with the reader's hidden state known: no
+recommender can do better except by luck."""
+
+
+def _names(n_items: int) -> tuple[list[str], list[str], list[str]]:
+    """Raw ids, titles and genres of the items in the generator's order."""
+    volumes = n_items // len(GENRES)
+    places = [(GENRES[item // volumes], item % volumes + 1) for item in range(n_items)]
+    raw_ids = [f"{genre.lower()}-{volume:02d}" for genre, volume in places]
+    return raw_ids, [f"{genre}, Volume {_number_word(volume)}" for genre, volume in places], [g for g, _ in places]
+
+
+def _number_word(number: int) -> str:
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        return _TENS[number // 10] + (f"-{_ONES[number % 10]}" if number % 10 else "")
+    return str(number)
+
+
+def _zipf(n: int, exponent: float) -> npt.NDArray[np.float64]:
+    weights = np.arange(1, n + 1) ** -exponent
+    return weights / weights.sum()
