@@ -148,6 +148,7 @@ def ranks_from_scores(
     Raises:
         ValueError: if a score is NaN (its row is named), if the shapes do not fit together, or if a target or a seen
             row is outside the catalog.
+        TypeError: if targets or seen rows are not integers.
 
     Example:
 
@@ -266,8 +267,8 @@ def _checked_scores(scores: ArrayLike) -> NDArray[np.floating]:
         if is_nan.any():
             raise ValueError(
                 f"`scores` must not contain NaN, found in row {int(np.flatnonzero(is_nan)[0])} "
-                f"({int(is_nan.sum())} of {len(scores)} rows). The weights are damaged or the training diverged: check "
-                "the loss and lower the learning rate."
+                f"({int(is_nan.sum())} of {len(scores)} rows). The weights are damaged or the training diverged: "
+                "check the loss and lower the learning rate."
             )
     return scores
 

@@ -1,0 +1,42 @@
+"""What every test starts from: a private Hugging Face cache, its share of the processors, fixed seeds."""
+
+import os
+import random
+import sys
+import tempfile
+
+import pytest
+
+# All of this must be set before torch or a Hugging Face library is imported. Each xdist worker has a cache of its own:
+# transformers does not lock the folder into which it copies remote code.
+_CACHE = tempfile.TemporaryDirectory(prefix="hf-seqrec-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _CACHE.name
+for _name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE"):
+    os.environ.pop(_name, None)
+# A worker's threads that spin on a processor of another's would slow both down many times.
+_THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+os.environ.setdefault("OMP_NUM_THREADS", str(_THREADS))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Pictures are drawn without a screen.
+os.environ["MPLBACKEND"] = "agg"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_tests = [item for item in items if "gpu" in item.keywords]
+    if gpu_tests:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in gpu_tests:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Seed the global generators, so that no test depends on the ones before it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
