@@ -1,0 +1,75 @@
+"""
+Faster ways to compute what `hf_seqrec.models` defines, one module per way and found at the first use.
+
+A backend is a module with functions named and called as in `models/`: `selective_scan` and, if it has one,
+`causal_conv1d`. To add one, write the module and give it a line in `_BACKENDS`.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class _Backend(NamedTuple):
+    device_type: str
+    # Where each function lives.
+    modules: dict[str, str]
+
+
+# Tried in this order; a backend whose requirements are missing is passed over.
+_BACKENDS = {
+    "numba": _Backend(
+        "cpu",
+        {"selective_scan": "hf_seqrec.ops.numba_scan", "causal_conv1d": "hf_seqrec.ops.numba_conv"},
+    ),
+}
+
+
+def find_op(name: str, device_type: str, backend: str | None = None) -> Callable | None:
+    """
+    Return the fastest `name` for a kind of device, or `None` if torch is the only way there.
+
+    Args:
+        name (`str`): `"selective_scan"` or `"causal_conv1d"`.
+        device_type (`str`): As in `torch.device.type`.
+        backend (`str`, *optional*): Insist on this one.
+
+    Raises:
+        ValueError: if `backend` is unknown, made for another device, or lacks something it needs.
+    """
+    if backend is not None:
+        return _insist(name, device_type, backend)
+    for candidate, (serves, modules) in _BACKENDS.items():
+        if serves == device_type and name in modules and _why_unavailable(candidate, name) is None:
+            return getattr(importlib.import_module(modules[name]), name)
+    return None
+
+
+def _insist(name: str, device_type: str, backend: str) -> Callable | None:
+    if backend not in _BACKENDS:
+        known = ", ".join(["reference", "chunked", *_BACKENDS])
+        raise ValueError(f"`HF_SEQREC_SCAN` must be one of {known}, got {backend!r}.")
+    serves, modules = _BACKENDS[backend]
+    if serves != device_type:
+        raise ValueError(
+            f"`HF_SEQREC_SCAN={backend}` computes on {serves}, got tensors on {device_type}. "
+            "Unset it to let the device decide."
+        )
+    if name not in modules:
+        return None
+    reason = _why_unavailable(backend, name)
+    if reason is not None:
+        raise ValueError(
+            f"`HF_SEQREC_SCAN={backend}` cannot be used here: {reason}. Install what is missing or unset it."
+        )
+    return getattr(importlib.import_module(modules[name]), name)
+
+
+@functools.cache
+def _why_unavailable(backend: str, name: str) -> str | None:
+    try:
+        importlib.import_module(_BACKENDS[backend].modules[name])
+    except ImportError as error:
+        return str(error)
+    return None
