@@ -29,6 +29,9 @@ class MambaMixer(nn.Module):
         layer_idx (`int`): Place of this block's state in a cache.
     """
 
+    # Decaying them would pull every state towards forgetting; the trainer leaves them out, as mamba_ssm asks.
+    no_weight_decay = ("A_log", "D")
+
     def __init__(
         self,
         hidden_size: int,
@@ -102,12 +105,12 @@ class MambaMixer(nn.Module):
         y, scan_state = selective_scan(
             x,
             F.linear(time_step, self.dt_proj.weight),
-            -torch.exp(self.A_log.float()),
+            -torch.exp(_at_least_float32(self.A_log)),
             B,
             C,
-            D=self.D.float(),
+            D=_at_least_float32(self.D),
             z=z,
-            delta_bias=self.dt_proj.bias.float(),
+            delta_bias=_at_least_float32(self.dt_proj.bias),
             delta_softplus=True,
             initial_state=scan_state,
             lengths=lengths,
@@ -116,3 +119,7 @@ class MambaMixer(nn.Module):
             cache_params.update_conv_state(conv_state, self.layer_idx)
             cache_params.update_recurrent_state(scan_state, self.layer_idx)
         return self.out_proj(y)
+
+
+def _at_least_float32(parameter: Tensor) -> Tensor:
+    return parameter.to(torch.promote_types(parameter.dtype, torch.float32))

@@ -149,24 +149,23 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def rank_targets(
-        self, input_ids: Tensor, targets: Tensor, seen_items: Tensor, attention_mask: Tensor | None = None
+        self, last_hidden_state: Tensor, attention_mask: Tensor, targets: Tensor, seen_items: Tensor
     ) -> tuple[Tensor, Tensor]:
         r"""
         Rank each user's held-out item among the whole catalog, with the history excluded and with it, each `(b,)`.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(b, l)`): Histories.
+            last_hidden_state (`torch.Tensor` of shape `(b, l, d)`): What `forward` returned for the histories.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions.
             targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
             seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's whole history, padded with 0.
-            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
 
         Raises:
             ValueError: if a history is empty or a score is NaN.
         """
-        states = self(input_ids, attention_mask, output_logits=False, use_cache=False)
-        mask = right_padded((input_ids != 0).long() if attention_mask is None else attention_mask)
-        last = self._last_state(mask.gather(states.last_hidden_state), mask.attention_mask)
-        return target_ranks(last, self.item_embeddings.weight, targets, seen_items)
+        padding = right_padded(attention_mask)
+        states = self._last_state(padding.gather(last_hidden_state), padding.attention_mask)
+        return target_ranks(states, self.item_embeddings.weight, targets, seen_items)
 
     @torch.no_grad()
     def recommend(
