@@ -1,0 +1,218 @@
+"""What every model promises, over all of them: a new pair of files in hf_seqrec/models/ is tested without a line here."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, set_seed
+
+import hf_seqrec
+
+LENGTHS = (9, 1, 5)
+
+
+@pytest.fixture(params=hf_seqrec.MODEL_TYPES)
+def model(request):
+    set_seed(0)
+    config = AutoConfig.for_model(request.param, vocab_size=31, hidden_size=24, num_hidden_layers=2)
+    return AutoModel.from_config(config).eval()
+
+
+def histories(lengths=LENGTHS, side="right", vocab_size=31, padded_to=None):
+    generator = torch.Generator().manual_seed(3)
+    longest = padded_to or max(lengths)
+    input_ids = torch.zeros(len(lengths), longest, dtype=torch.long)
+    for row, length in zip(input_ids, lengths, strict=True):
+        items = torch.randint(1, vocab_size, (length,), generator=generator)
+        if side == "right":
+            row[:length] = items
+        else:
+            row[longest - length :] = items
+    return input_ids
+
+
+def next_items(input_ids):
+    labels = torch.full_like(input_ids, -100)
+    labels[:, :-1] = input_ids[:, 1:]
+    return labels.masked_fill((labels == 0) | (input_ids == 0), -100)
+
+
+def test_shapes(model):
+    output = model(histories())
+    assert output.logits.shape == (3, 31)
+    assert output.last_hidden_state.shape == (3, 9, 24)
+    assert output.loss is None
+    assert output.cache_params is None
+    assert torch.isneginf(output.logits[:, 0]).all()
+    assert torch.isfinite(output.logits[:, 1:]).all()
+
+
+def test_logits_at_every_position_only_when_asked(model):
+    input_ids = histories()
+    labels = next_items(input_ids)
+    assert model(input_ids, labels=labels).logits is None
+    output = model(input_ids, labels=labels, output_logits=True)
+    assert output.logits.shape == (3, 9, 31)
+    expected = torch.nn.functional.cross_entropy(output.logits[labels != -100], labels[labels != -100])
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_hidden_states_on_request(model):
+    hidden_states = model(histories(), output_hidden_states=True).hidden_states
+    assert len(hidden_states) >= model.config.num_hidden_layers
+    assert all(states.shape == (3, 9, 24) for states in hidden_states)
+
+
+def test_padding_changes_nothing(model):
+    expected = model(histories()).logits
+    for side in ("right", "left"):
+        torch.testing.assert_close(model(histories(side=side)).logits, expected, rtol=1e-5, atol=1e-6)
+        wider = histories(side=side, padded_to=14)
+        torch.testing.assert_close(model(wider).logits, expected, rtol=1e-5, atol=1e-6)
+        # What stands at masked positions does not count.
+        mask = (wider != 0).long()
+        junk = torch.where(mask == 1, wider, 17)
+        torch.testing.assert_close(model(junk, attention_mask=mask).logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_changes_no_loss(model):
+    right, left = histories(), histories(side="left", padded_to=12)
+    losses = [model(input_ids, labels=next_items(input_ids)).loss for input_ids in (right, left)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+
+
+def test_states_come_back_in_the_callers_layout(model):
+    right, left = histories(), histories(side="left")
+    states = [model(input_ids).last_hidden_state[input_ids != 0] for input_ids in (right, left)]
+    torch.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_one_equals_its_row_in_a_batch(model):
+    batch = model(histories()).logits
+    for row, (input_ids, length) in enumerate(zip(histories(), LENGTHS, strict=True)):
+        torch.testing.assert_close(model(input_ids[None, :length]).logits[0], batch[row], rtol=1e-5, atol=1e-6)
+
+
+def test_the_future_changes_nothing(model):
+    input_ids = histories(lengths=(9, 9))
+    changed = input_ids.clone()
+    changed[:, 5] = changed[:, 5] % 30 + 1
+    before, after = (model(ids).last_hidden_state for ids in (input_ids, changed))
+    torch.testing.assert_close(before[:, :5], after[:, :5], rtol=0, atol=1e-6)
+    assert (before[:, 5:] - after[:, 5:]).abs().amax(dim=(0, 2)).min() > 1e-6
+
+
+def test_step_by_step_equals_at_once(model):
+    input_ids = histories(lengths=(9, 9))
+    expected = model(input_ids, output_logits=True).logits
+    cache, logits = None, []
+    for position in range(input_ids.shape[1]):
+        output = model(input_ids[:, position : position + 1], cache_params=cache, use_cache=True)
+        cache = output.cache_params
+        logits.append(output.logits)
+    torch.testing.assert_close(torch.stack(logits, dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_state_of_a_padded_batch_goes_on(model):
+    # Rows of different lengths, fed in two parts cut anywhere: each row's state stops at its own last item.
+    input_ids, lengths = histories(), torch.tensor(LENGTHS)
+    later = histories(lengths=(2, 4, 3))
+    cache = model(input_ids, use_cache=True).cache_params
+    continued = model(later, cache_params=cache).logits
+    for row in range(3):
+        whole = torch.cat([input_ids[row, : lengths[row]], later[row][later[row] > 0]])
+        torch.testing.assert_close(model(whole[None]).logits[0], continued[row], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter(model):
+    model.train()
+    input_ids = histories(lengths=(9, 7, 8))
+    model(input_ids, labels=next_items(input_ids)).loss.backward()
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert without == []
+    assert not model.item_embeddings.weight.grad[0].any()
+
+
+def test_bfloat16_autocast(model):
+    input_ids = histories()
+    labels = next_items(input_ids)
+    expected = model(input_ids, labels=labels).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(input_ids, labels=labels)
+    output.loss.backward()
+    torch.testing.assert_close(output.loss, expected, rtol=3e-2, atol=0)
+
+
+def test_save_and_load(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    assert not list(tmp_path.glob("*.pt"))
+    loaded, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is type(model)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    assert torch.equal(loaded(histories()).logits, model(histories()).logits)
+    model_type = model.config.model_type
+    assert loaded.config.auto_map == {
+        "AutoConfig": f"configuration_{model_type}.{type(model.config).__name__}",
+        "AutoModel": f"modeling_{model_type}.{type(model).__name__}",
+    }
+
+
+def test_a_seed_fixes_weights_and_dropout(model):
+    def train_loss():
+        set_seed(7)
+        again = AutoModel.from_config(model.config).train()
+        input_ids = histories()
+        return again(input_ids, labels=next_items(input_ids)).loss
+
+    assert torch.equal(train_loss(), train_loss())
+
+
+def test_padding_row_stays_zero_in_training(model):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    input_ids = histories()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(input_ids, labels=next_items(input_ids)).loss.backward()
+        optimizer.step()
+    assert not model.item_embeddings.weight[0].any()
+
+
+@pytest.mark.parametrize(("vocab_size", "hidden_size"), [(2, 8), (101, 40)])
+def test_odd_sizes(model, vocab_size, hidden_size):
+    config = AutoConfig.for_model(model.config.model_type, vocab_size=vocab_size, hidden_size=hidden_size)
+    other = AutoModel.from_config(config)
+    assert other(histories(vocab_size=vocab_size)).logits.shape == (3, vocab_size)
+
+
+def test_overfits_a_few_histories(model):
+    model.train()
+    for dropout in (module for module in model.modules() if isinstance(module, torch.nn.Dropout)):
+        dropout.p = 0.0
+    input_ids = torch.tensor([[3, 9, 4, 12, 7], [5, 1, 8, 2, 30], [20, 21, 22, 23, 24]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(input_ids, labels=next_items(input_ids)).loss
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(model):
+    input_ids = histories()
+
+    def gradients():
+        model.zero_grad()
+        set_seed(0)
+        model(input_ids, labels=next_items(input_ids)).loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    model.train()
+    expected = gradients()
+    model.activation_checkpointing_enable()
+    for gradient, expected_gradient in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient)
