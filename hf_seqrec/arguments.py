@@ -1,0 +1,135 @@
+"""The arguments of a run: a recipe's flat YAML and the command line, which wins, as typed records."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from transformers import HfArgumentParser, PreTrainedConfig
+
+from .auto import MODEL_TYPES, config_class
+from .training_args import SeqRecTrainingArguments
+
+# Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe.
+_NOT_IN_RECIPES = {"vocab_size", "pad_token_id", "use_cache"}
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train. The fields of its configuration are arguments too (`--hidden_size 64`)."""
+
+    model_type: str = field(
+        default="mamba4rec", metadata={"help": "Which system to train.", "choices": list(MODEL_TYPES)}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which histories to train on."""
+
+    dataset: str = field(
+        default="synthetic",
+        metadata={
+            "help": "`synthetic`, a dataset folder (see dataset_scripts/), the id of one on the Hub, or a file of "
+            "interactions (.inter, .csv, .tsv, .jsonl, .parquet)."
+        },
+    )
+    items: str | None = field(
+        default=None, metadata={"help": "File with the items' titles, where `dataset` is a file of interactions."}
+    )
+
+
+class RunArguments(NamedTuple):
+    """
+    Everything that defines a run.
+
+    Fields:
+        model, data, training: the typed arguments.
+        network: fields of the model's configuration, by name.
+    """
+
+    model: ModelArguments
+    network: dict[str, Any]
+    data: DataArguments
+    training: SeqRecTrainingArguments
+
+    def what_is_trained(self) -> dict[str, Any]:
+        """Return the arguments that a resumed run may not change: the model, its network and the data."""
+        return dataclasses.asdict(self.model) | self.network | dataclasses.asdict(self.data)
+
+
+def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArguments:
+    r"""
+    Parse `--config recipe.yaml` and the command line, which wins over the recipe.
+
+    Args:
+        command_line (`Sequence[str]`, *optional*): Defaults to the process's own.
+
+    Raises:
+        ValueError: if the recipe cannot be read or is not a flat mapping, or an argument is unknown.
+        SystemExit: if an argument has the wrong type; the message names it.
+    """
+    command_line = list(sys.argv[1:] if command_line is None else command_line)
+    recipe_path, _ = _peek(command_line)
+    recipe = {} if recipe_path is None else _read_recipe(Path(recipe_path))
+    # The recipe first: where an argument is given twice, the parser takes the last.
+    command_line = [*_as_command_line(recipe), *command_line]
+    _, model_type = _peek(command_line)
+
+    parser = HfArgumentParser(
+        [ModelArguments, _network_arguments(model_type), DataArguments, SeqRecTrainingArguments],
+        description="Train, evaluate and save a sequential recommender.",
+    )
+    parser.add_argument("--config", help="Recipe: a flat YAML file of these same arguments; the command line wins.")
+    parser.set_defaults(**{name: None for name, value in recipe.items() if value is None})
+    model, network, data, training, _, unknown = parser.parse_args_into_dataclasses(
+        command_line, return_remaining_strings=True
+    )
+    if unknown:
+        source = f"{recipe_path} or the command line" if recipe_path else "the command line"
+        raise ValueError(
+            f"Unknown arguments in {source}: {' '.join(unknown)}. `--help` lists those of {model_type} and of training."
+        )
+    return RunArguments(model, dataclasses.asdict(network), data, training)
+
+
+def _peek(command_line: list[str]) -> tuple[str | None, str]:
+    """Read the recipe's path and the model type, on which the other arguments depend."""
+    parser = HfArgumentParser([ModelArguments], add_help=False)
+    parser.add_argument("--config")
+    model, other, _ = parser.parse_args_into_dataclasses(command_line, return_remaining_strings=True)
+    return other.config, model.model_type
+
+
+def _network_arguments(model_type: str) -> type:
+    """Make a dataclass of the fields that a model's configuration adds to transformers' own."""
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _NOT_IN_RECIPES
+    return dataclasses.make_dataclass(
+        "NetworkArguments",
+        [
+            (field.name, field.type, dataclasses.field(default=field.default))
+            for field in dataclasses.fields(config_class(model_type))
+            if field.name not in inherited
+        ],
+    )
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"`--config` must be a recipe, but there is no file {path}. See trainer/recipes/.")
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict) or any(isinstance(value, dict) for value in recipe.values()):
+        raise ValueError(f"The recipe {path} must be a flat YAML mapping of arguments, such as `hidden_size: 64`.")
+    return recipe
+
+
+def _as_command_line(recipe: dict[str, Any]) -> list[str]:
+    """Write a recipe as arguments, so that one parser checks both; nulls have no spelling there and become defaults."""
+    arguments = []
+    for name, value in recipe.items():
+        if value is not None:
+            arguments += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return arguments

@@ -1,0 +1,86 @@
+"""Open a checkpoint folder: the model and the catalog that belongs to it, checked against each other."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel
+
+from .auto import MODEL_TYPES
+from .data.catalog import Catalog
+from .models.modeling_seqrec import SeqRecPreTrainedModel
+
+
+class Checkpoint(NamedTuple):
+    """A model in evaluation mode, and the catalog that names its rows."""
+
+    model: SeqRecPreTrainedModel
+    catalog: Catalog
+
+
+def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Checkpoint:
+    r"""
+    Load a checkpoint with its catalog.
+
+    `AutoModel.from_pretrained` loads the model alone; this also says what is wrong with a folder that is no checkpoint.
+
+    Args:
+        name_or_path (`str`): A checkpoint folder or the id of a model on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: if the folder is no checkpoint, holds another kind of model, is damaged, or its catalog is not the
+            model's.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        folder = _fetch(str(name_or_path), revision)
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is not a checkpoint folder: it has no config.json. Pass what `save_pretrained` wrote."
+        )
+    config = _load_config(folder)
+    if config.model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"{folder} holds a {config.model_type!r} model, expected one of {', '.join(MODEL_TYPES)}. "
+            "Load it with the library that it belongs to."
+        )
+    model = _load_weights(folder)
+    catalog = Catalog.load(folder)
+    if catalog.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: catalog.parquet has {catalog.n_items} items, but the model has {model.config.n_items}. "
+            "One of the two files belongs to another checkpoint; copy the right one."
+        )
+    return Checkpoint(model, catalog)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a model on the Hub that can be reached: {error}"
+        ) from error
+
+
+def _load_config(folder: Path) -> object:
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}/config.json is damaged or of an unknown model type: {error}") from error
+
+
+def _load_weights(folder: Path) -> SeqRecPreTrainedModel:
+    try:
+        model, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"The weights in {folder} cannot be read, the file is cut short or damaged: {error}"
+        ) from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise ValueError(f"The weights in {folder} lack {', '.join(lacking)}, so the model would be partly random.")
+    return model

@@ -1,0 +1,129 @@
+"""What a run leaves behind and prints at its end: results with how they were made, metrics, a user's recommendations."""
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .arguments import RunArguments
+from .data.baselines import popularity_baseline
+from .data.catalog import Catalog
+from .data.sequences import Sequences
+from .data.splits import HistoryDataset, LeaveOneOut
+from .models.modeling_seqrec import SeqRecPreTrainedModel
+from .trainer import SeqRecTrainer
+
+RESULTS_FILE = "results.json"
+_SHOWN_METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10", "hr@20")
+_PACKAGES = ("hf-seqrec", "torch", "transformers", "accelerate", "numba", "triton")
+
+
+def write_results(
+    output_dir: str, trainer: SeqRecTrainer, arguments: RunArguments, sequences: Sequences, metrics: dict[str, float]
+) -> None:
+    r"""
+    Write `results.json`: every metric of validation and test, and what someone else needs to obtain them again.
+
+    Args:
+        output_dir (`str`): The run's folder.
+        trainer ([`SeqRecTrainer`]): After training.
+        arguments ([`RunArguments`]): What was asked for.
+        sequences ([`Sequences`]): What was trained on.
+        metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
+    """
+    history = trainer.state.log_history
+    results = {
+        "model_type": trainer.model.config.model_type,
+        "dataset": arguments.data.dataset,
+        "statistics": sequences.statistics,
+        "protocol": "leave-one-out, full ranking over the catalog; the user's history excluded, `_with_seen`: not",
+        "metrics": {name: value for name, value in sorted(metrics.items()) if "@" in name or name.endswith("_loss")},
+        "best_step": trainer.state.best_global_step,
+        "epochs": trainer.state.epoch,
+        "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+        "parameters": trainer.model.num_parameters(),
+        "arguments": arguments.what_is_trained(),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "seed": arguments.training.seed,
+        "versions": {"python": platform.python_version()} | _versions(),
+        "hardware": _hardware(trainer),
+    }
+    path = Path(output_dir) / RESULTS_FILE
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, float]) -> None:
+    """Print test metrics beside popularity's and, where the data knows its own law, the best that anyone could reach."""
+    popularity = popularity_baseline(splits.train, splits.test)
+    reachable = sequences.statistics.get("reachable", {})
+    for title, suffix in (("history excluded", ""), ("history not excluded", "_with_seen")):
+        rows = {
+            "most popular": popularity,
+            "this model": {name.removeprefix("test_"): value for name, value in metrics.items()},
+            **({"best reachable": reachable} if f"hr@10{suffix}" in reachable else {}),
+        }
+        print(f"\nTest, {len(splits.test):,} users, full ranking, {title}")
+        print(f"{'':16}" + "".join(f"{name:>10}" for name in _SHOWN_METRICS))
+        for label, row in rows.items():
+            cells = (
+                f"{row[name + suffix]:>10.4f}" if name + suffix in row else f"{'':>10}" for name in _SHOWN_METRICS
+            )
+            print(f"{label:16}" + "".join(cells))
+
+
+def print_recommendations(
+    model: SeqRecPreTrainedModel, catalog: Catalog, test: HistoryDataset, user: int = 0, top_k: int = 10
+) -> None:
+    r"""
+    Print what a test user did last, what the model recommends, and what came next.
+
+    Args:
+        model ([`SeqRecPreTrainedModel`]): A trained model.
+        catalog ([`Catalog`]): What its rows stand for.
+        test ([`HistoryDataset`]): A view with targets.
+        user (`int`): Position of the user in the view.
+        top_k (`int`): How many items to recommend.
+    """
+    history = test.history(user)
+    print(f"\nUser {test.sequences.user_ids[int(test.users[user])]}, {len(history)} events, the last ones:")
+    for title in catalog.describe(history[-5:]):
+        print(f"    {title}")
+    rows, scores = model.recommend(torch.from_numpy(history.astype("int64"))[None].to(model.device), top_k=top_k)
+    target = None if test.targets is None else int(test.targets[user])
+    print_ranking(catalog, rows[0].tolist(), scores[0].tolist(), target)
+
+
+def print_ranking(catalog: Catalog, rows: list[int], scores: list[float], target: int | None = None) -> None:
+    """Print recommended items by rank, title, raw id and score, and mark the one that really came next."""
+    print("Recommended:")
+    for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
+        mark = "   <- came next" if row == target else ""
+        print(f"{rank:>4}. {catalog.describe([row])[0]:<60.60} id {catalog.decode([row])[0]:<12} {score:8.3f}{mark}")
+    if target is not None and target not in rows:
+        print(f"      Came next: {catalog.describe([target])[0]}")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _hardware(trainer: SeqRecTrainer) -> dict[str, Any]:
+    device = trainer.args.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "processes": trainer.args.world_size,
+    }

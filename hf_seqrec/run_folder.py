@@ -1,0 +1,93 @@
+"""The output folder of a run: who may write into it, and where a killed run goes on from."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+# Trainer writes it last, so a checkpoint without it was cut short.
+_LAST_FILE = "trainer_state.json"
+# Written first: what the folder's run trains.
+_RUN_FILE = "run.json"
+
+
+def prepare_run_folder(
+    output_dir: str, what_is_trained: dict[str, Any], resume: str | bool | None, overwrite: bool
+) -> str | None:
+    r"""
+    Make sure that a run may write into its folder, and return the checkpoint to go on from, or `None` to start.
+
+    Args:
+        output_dir (`str`): The run's folder.
+        what_is_trained (`dict[str, Any]`): Model, network and data of this run, which a resumed run must share.
+        resume (`str`, `bool` or `None`): `--resume_from_checkpoint`: a checkpoint folder, or true for the newest complete
+            one of `output_dir`. A run killed before its first checkpoint starts again.
+        overwrite (`bool`): Delete what is there and start again.
+
+    Raises:
+        ValueError: if the folder holds another run, something that is no run, or the checkpoint is not complete.
+    """
+    folder = Path(output_dir)
+    wants_newest = str(resume).lower() in ("true", "1", "yes")
+    resumes = wants_newest or str(resume).lower() not in ("none", "false", "0", "no", "")
+    if folder.exists() and any(folder.iterdir()):
+        earlier = _read_json(folder / _RUN_FILE)
+        if earlier is None:
+            raise ValueError(
+                f"`output_dir` must be a new or empty folder, or one of an earlier run, but {folder} holds other files. "
+                "Choose another `--output_dir`."
+            )
+        if overwrite:
+            shutil.rmtree(folder)
+        elif not resumes:
+            raise ValueError(
+                f"`output_dir` {folder} holds an earlier run ({earlier.get('model_type')} on {earlier.get('dataset')}). "
+                "Go on with `--resume_from_checkpoint true`, start again with `--overwrite_output_dir true`, or choose "
+                "another `--output_dir`."
+            )
+        elif earlier != what_is_trained:
+            names = sorted(
+                name
+                for name in earlier.keys() | what_is_trained.keys()
+                if earlier.get(name) != what_is_trained.get(name)
+            )
+            differences = ", ".join(
+                f"{name}: {earlier.get(name)!r} there, {what_is_trained.get(name)!r} here" for name in names
+            )
+            raise ValueError(
+                f"`output_dir` {folder} holds another run, which cannot be resumed as this one ({differences}). "
+                "Choose another `--output_dir`."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RUN_FILE).write_text(json.dumps(what_is_trained, indent=2, sort_keys=True), encoding="utf-8")
+    if wants_newest:
+        return newest_complete_checkpoint(folder)
+    if resumes:
+        if not is_complete_checkpoint(Path(str(resume))):
+            raise ValueError(
+                f"`resume_from_checkpoint` must be a complete checkpoint, but {resume} has no readable {_LAST_FILE}. "
+                "Pass `--resume_from_checkpoint true` for the newest complete one of the output folder."
+            )
+        return str(resume)
+    return None
+
+
+def newest_complete_checkpoint(folder: Path) -> str | None:
+    """Return the checkpoint of the highest step that was written to its end, or `None`."""
+    checkpoints = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_complete_checkpoint(path)]
+    return str(max(checkpoints, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if checkpoints else None
+
+
+def is_complete_checkpoint(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was written to its end; a kill during a save leaves one that was not."""
+    return _read_json(checkpoint / _LAST_FILE) is not None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file, or `None` where it is missing or cut short."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None

@@ -1,0 +1,158 @@
+"""Training and evaluation on transformers' Trainer: ranks instead of logits, and a stop where the loss breaks."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+
+from .data.catalog import Catalog
+from .data.collators import NextItemCollator, RankingCollator
+from .data.splits import ShuffledSampler
+from .metrics.ranking import ranking_metrics
+from .models.modeling_seqrec import SeqRecPreTrainedModel
+from .training_args import SeqRecTrainingArguments
+
+
+class SeqRecTrainer(Trainer):
+    r"""
+    transformers' [`Trainer`] for sequential recommenders.
+
+    Trains on next-item views, evaluates by full ranking, with the user's history excluded (`eval_ndcg@10`) and not
+    (`eval_ndcg@10_with_seen`). Only two ranks a user leave the device, never the scores.
+
+    Args:
+        model ([`SeqRecPreTrainedModel`]): The model.
+        args ([`SeqRecTrainingArguments`]): How to train.
+        train_dataset, eval_dataset: Views made by [`~hf_seqrec.data.splits.leave_one_out`].
+        catalog ([`Catalog`], *optional*): Saved with every checkpoint, so that it can name what it recommends.
+        callbacks (`list[TrainerCallback]`, *optional*): More callbacks.
+
+    Raises:
+        ValueError: if the catalog and the model's item embedding have different sizes.
+    """
+
+    args: SeqRecTrainingArguments
+    model: SeqRecPreTrainedModel
+
+    def __init__(
+        self,
+        model: SeqRecPreTrainedModel,
+        args: SeqRecTrainingArguments,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        catalog: Catalog | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if catalog is not None and catalog.n_items != model.config.n_items:
+            raise ValueError(
+                f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items} "
+                "(`config.vocab_size - 1`). Build the model with `vocab_size=catalog.vocab_size`."
+            )
+        callbacks = list(callbacks or [])
+        if args.early_stopping_patience is not None and args.eval_strategy != "no":
+            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=NextItemCollator(args.max_length, window=args.window, seed=args.seed),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            compute_metrics=_full_ranking,
+            callbacks=callbacks,
+            **kwargs,
+        )
+        self.catalog = catalog
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        """Shuffle by (seed, epoch) alone, so that every rank and a resumed run see the same order and the same windows."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return ShuffledSampler(dataset, seed=seed)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Batch histories with their held-out item instead of shifted histories."""
+        with self._ranking_batches():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Batch histories with their held-out item instead of shifted histories."""
+        with self._ranking_batches():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _ranking_batches(self) -> Iterator[None]:
+        training_collator = self.data_collator
+        self.data_collator = RankingCollator(self.args.max_length)
+        try:
+            yield
+        finally:
+            self.data_collator = training_collator
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None, Tensor | None]:
+        """Return the loss, the two ranks of each user's held-out item, and the item: `(b,)` each, nothing `(b, v)`."""
+        inputs = self._prepare_inputs(inputs)
+        targets, seen_items = inputs.pop("targets"), inputs.pop("seen_items")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            output = model(**inputs)
+            if prediction_loss_only:
+                return output.loss.detach(), None, None
+            ranks = self.accelerator.unwrap_model(model).rank_targets(
+                output.last_hidden_state, inputs["attention_mask"], targets, seen_items
+            )
+        return output.loss.detach(), ranks, targets
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Train on one batch, and stop where the loss is no longer a number."""
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The training loss is {loss.item()} at step {self.state.global_step + 1} (epoch "
+                f"{self.state.epoch:.2f}) with learning rate {self._get_learning_rate():.3g}. Lower `--learning_rate` or "
+                f"`--max_grad_norm` (now {self.args.max_grad_norm}), and go on from the last checkpoint in "
+                f"{self.args.output_dir} with `--resume_from_checkpoint true`."
+            )
+        return loss
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Leave out of weight decay what a layer lists in `no_weight_decay`: Mamba's `A_log` and `D`."""
+        exempt = {
+            f"{name}.{parameter}" for name, layer in model.named_modules() for parameter in _no_weight_decay(layer)
+        }
+        return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write a checkpoint folder: weights, configuration, code, catalog, arguments as JSON; no pickle."""
+        if not self.args.should_save:
+            return
+        output_dir = output_dir or self.args.output_dir
+        os.makedirs(output_dir, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(output_dir, state_dict=state_dict)
+        if self.catalog is not None:
+            self.catalog.save(output_dir)
+        with open(os.path.join(output_dir, "training_args.json"), "w", encoding="utf-8") as file:
+            json.dump(self.args.to_dict(), file, indent=2, sort_keys=True)
+
+
+def _full_ranking(prediction: EvalPrediction) -> dict[str, float]:
+    """Turn the ranks of all users into metrics, in both history modes."""
+    ranks, ranks_with_seen = prediction.predictions
+    with_seen = {f"{name}_with_seen": value for name, value in ranking_metrics(ranks_with_seen).items()}
+    return ranking_metrics(ranks) | with_seen
+
+
+def _no_weight_decay(layer: nn.Module) -> tuple[str, ...]:
+    return getattr(layer, "no_weight_decay", ())

@@ -1,0 +1,64 @@
+"""How a model is trained and evaluated: transformers' TrainingArguments with what histories need."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class SeqRecTrainingArguments(TrainingArguments):
+    r"""
+    transformers' [`TrainingArguments`] with the defaults of sequential recommendation, and what histories need.
+
+    One evaluation and one checkpoint an epoch, the best by validation NDCG@10 is kept and loaded at the end.
+    """
+
+    max_length: int = field(
+        default=200, metadata={"help": "Positions of a training or evaluation history; the most recent are kept."}
+    )
+    window: str = field(
+        default="last",
+        metadata={
+            "help": "Which part of a longer history an epoch trains on: its most recent items (`last`), or a window "
+            "that starts anywhere, drawn anew each epoch (`random`).",
+            "choices": ["last", "random"],
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete what an earlier run left in `output_dir` and start again."}
+    )
+
+    learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate."})
+    num_train_epochs: float = field(default=100, metadata={"help": "Epochs, unless early stopping ends the run."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Histories a step and device."})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Histories an evaluation step and device."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `no`, `steps` or `epoch`."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: `no`, `steps`, `epoch` or `best`."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: `no`, `steps` or `epoch`."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one included."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
+    metric_for_best_model: str | None = field(
+        default="ndcg@10", metadata={"help": "What makes a checkpoint the best."}
+    )
+    # Trainer's filter would replace a NaN by the running mean and train on; ours stops (SeqRecTrainer.training_step).
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses in the logs."})
+    # Trainer would otherwise look for columns to remove, and our batches are no lists of dictionaries.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches have no other columns."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Batch keys that hold labels."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ValueError(f"`max_length` must be at least 1, got {self.max_length}.")
+        if self.window not in ("last", "random"):
+            raise ValueError(f"`window` must be 'last' or 'random', got {self.window!r}.")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ValueError(
+                f"`early_stopping_patience` must be at least 1, got {self.early_stopping_patience}. "
+                "Leave it out to train for all of `num_train_epochs`."
+            )
+        super().__post_init__()

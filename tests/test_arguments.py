@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from hf_seqrec.arguments import parse_run_arguments
+
+RECIPES = sorted((Path(__file__).parent.parent / "trainer/recipes").rglob("*.yaml"))
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults():
+    arguments = parse_run_arguments(["--output_dir", "x"])
+    assert arguments.model.model_type == "mamba4rec"
+    assert arguments.data.dataset == "synthetic"
+    assert arguments.network["state_size"] == 32
+    assert arguments.training.metric_for_best_model == "ndcg@10"
+    assert "vocab_size" not in arguments.network
+
+
+def test_the_command_line_wins_over_the_recipe(tmp_path):
+    path = recipe(tmp_path, "hidden_size: 32\nstate_size: 8\nlearning_rate: 5.0e-4\nload_best_model_at_end: false\n")
+    arguments = parse_run_arguments(["--config", path, "--state_size", "16", "--output_dir", "x"])
+    assert arguments.network["hidden_size"] == 32
+    assert arguments.network["state_size"] == 16
+    assert arguments.training.learning_rate == 5e-4
+    assert arguments.training.load_best_model_at_end is False
+
+
+def test_null_in_a_recipe_switches_off(tmp_path):
+    path = recipe(tmp_path, "early_stopping_patience: null\noutput_dir: x\n")
+    assert parse_run_arguments(["--config", path]).training.early_stopping_patience is None
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[f"{path.parent.name}/{path.stem}" for path in RECIPES])
+def test_every_recipe_parses_and_is_where_its_name_says(path):
+    arguments = parse_run_arguments(["--config", str(path)])
+    assert arguments.model.model_type == path.stem
+    assert arguments.data.dataset.split("/")[-1] == path.parent.name
+
+
+def test_unknown_arguments(tmp_path):
+    with pytest.raises(ValueError, match=r"recipe.yaml or the command line: --hiden_size 32"):
+        parse_run_arguments(["--config", recipe(tmp_path, "hiden_size: 32\n"), "--output_dir", "x"])
+
+
+def test_wrong_types(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_run_arguments(["--config", recipe(tmp_path, "hidden_size: wide\n"), "--output_dir", "x"])
+    assert "invalid int value: 'wide'" in capsys.readouterr().err
+
+
+def test_unknown_model(capsys):
+    with pytest.raises(SystemExit):
+        parse_run_arguments(["--model_type", "mamba5rec", "--output_dir", "x"])
+    assert "mamba5rec" in capsys.readouterr().err
+
+
+def test_recipes_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match="no file nowhere.yaml"):
+        parse_run_arguments(["--config", "nowhere.yaml"])
+    with pytest.raises(ValueError, match="flat YAML mapping"):
+        parse_run_arguments(["--config", recipe(tmp_path, "model:\n  hidden_size: 32\n")])
+    with pytest.raises(ValueError, match="flat YAML mapping"):
+        parse_run_arguments(["--config", recipe(tmp_path, "- hidden_size\n")])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_length", "0"), ("early_stopping_patience", "0"), ("window", "first")]
+)
+def test_values_out_of_range(name, value):
+    with pytest.raises((ValueError, SystemExit)):
+        parse_run_arguments([f"--{name}", value, "--output_dir", "x"])

@@ -1,0 +1,64 @@
+"""
+Train a sequential recommender: parse, data, model, train, evaluate, save, recommend.
+
+    python trainer/run.py                                           the embedded synthetic dataset
+    accelerate launch trainer/run.py --config trainer/recipes/ml-1m/mamba4rec.yaml --dataset ml-1m.inter
+    torchrun --nproc_per_node 2 trainer/run.py --config ...         several processes
+"""
+
+from accelerate import PartialState
+from transformers import AutoModel, set_seed
+
+from hf_seqrec.arguments import parse_run_arguments
+from hf_seqrec.auto import config_class
+from hf_seqrec.curves import CurvesCallback
+from hf_seqrec.data import leave_one_out, resolve_dataset
+from hf_seqrec.report import print_recommendations, print_results, write_results
+from hf_seqrec.run_folder import newest_complete_checkpoint, prepare_run_folder
+from hf_seqrec.trainer import SeqRecTrainer
+
+
+def main() -> None:
+    """Run what the recipe and the command line say."""
+    arguments = parse_run_arguments()
+    args = arguments.training
+    processes = PartialState()
+    if processes.is_main_process:
+        prepare_run_folder(
+            args.output_dir, arguments.what_is_trained(), args.resume_from_checkpoint, args.overwrite_output_dir
+        )
+    processes.wait_for_everyone()
+    set_seed(args.seed)
+
+    with processes.main_process_first():
+        sequences = resolve_dataset(arguments.data.dataset, args.output_dir, items=arguments.data.items)
+    processes.print(f"Dataset {arguments.data.dataset}: {sequences}")
+    splits = leave_one_out(sequences)
+
+    config = config_class(arguments.model.model_type)(vocab_size=sequences.catalog.vocab_size, **arguments.network)
+    model = AutoModel.from_config(config)
+    processes.print(f"Model {config.model_type}: {model.num_parameters():,} parameters")
+
+    trainer = SeqRecTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        catalog=sequences.catalog,
+        callbacks=[CurvesCallback()],
+    )
+    trainer.train(
+        resume_from_checkpoint=newest_complete_checkpoint(args.output_dir) if args.resume_from_checkpoint else None
+    )
+
+    metrics = trainer.evaluate(splits.validation) | trainer.evaluate(splits.test, metric_key_prefix="test")
+    trainer.save_model()
+    if processes.is_main_process:
+        write_results(args.output_dir, trainer, arguments, sequences, metrics)
+        print_results(sequences, splits, metrics)
+        print_recommendations(model, sequences.catalog, splits.test)
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main()
