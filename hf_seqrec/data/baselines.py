@@ -1,9 +1,11 @@
-"""What no trained model should lose to, and the arithmetic to say so."""
+"""What no trained model should lose to: recommending what is popular."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from hf_seqrec.metrics import ranking_metrics
 
 from .splits import HistoryDataset
 
@@ -49,20 +51,6 @@ def popularity_ranks(
     histories, rows = seen // len(counts), seen % len(counts)
     ahead = (counts[rows] >= counts[targets[histories]]) & (rows != targets[histories])
     return with_seen - np.bincount(histories[ahead], minlength=len(targets)), with_seen
-
-
-def ranking_metrics(ranks: npt.NDArray[np.int64], ks: Sequence[int] = (1, 5, 10, 20)) -> dict[str, float]:
-    """
-    Average hit rate, NDCG and MRR at each k of one relevant item at rank r (from 0): 1, 1 / log2(r + 2), 1 / (r + 1)
-    if r < k, else 0.
-    """
-    metrics = {}
-    for k in ks:
-        hits = ranks < k
-        metrics[f"hr@{k}"] = float(hits.mean())
-        metrics[f"ndcg@{k}"] = float((hits / np.log2(ranks + 2)).mean())
-        metrics[f"mrr@{k}"] = float((hits / (ranks + 1)).mean())
-    return metrics
 
 
 def _events(dataset: HistoryDataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

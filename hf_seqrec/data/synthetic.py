@@ -1,13 +1,13 @@
 """
 The dataset that comes with the package: made-up readers of made-up serials, from a seed.
 
-It has what makes real histories predictable. A reader keeps to a few genres and comes back to a serial of one after a
-long while; goes on where they stopped in it, at their own pace (every volume, every second, every third); their
-tastes drift from one mixture of genres to another; genres and volumes differ in popularity; nobody reads a volume
-twice. The next volume depends on far more than the last one: on the place in each serial, on the pace and on the
-mixture of genres.
+It has what makes real histories predictable. A reader keeps to a few genres but likes a change, so several serials are
+read in turn and some are taken up again after a long while; goes on where they stopped, at their own pace (every
+volume or every second); tastes drift from one mixture of genres to another; genres and volumes differ in popularity;
+nobody reads a volume twice. So the last volume alone says little: what counts is the place in each serial, the pace
+and the mixture.
 
-Because the next-volume distribution is known, so is the best that any recommender can reach.
+Because the distribution of the next volume is known, so is the best that any recommender can reach.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .baselines import popularity_baseline, ranking_metrics
+from hf_seqrec.metrics import ranking_metrics
+
+from .baselines import popularity_baseline
 from .catalog import Catalog
 from .dataset_folder import write_dataset_folder
 from .sequences import Sequences
@@ -34,20 +36,19 @@ _ONES = (
 )  # fmt: skip
 _TENS = ("", "", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety")
 
-# The generator's constants. A reader stays with the genre of the last volume, or else picks one from the present
-# mixture.
-_STAY = 0.5
+# The generator's constants. A reader picks a genre from the present mixture; the one just read counts less.
+_SAME_AGAIN = 0.4
 # Within a genre: go on from the last volume read there (the next by their pace, or one or two further), or take a
 # popular one.
-_GO_ON = 0.85
+_GO_ON = 0.9
 _STEP_PROBABILITIES = (0.75, 0.17, 0.08)
-_PACES, _PACE_PROBABILITIES = (1, 2, 3), (0.5, 0.3, 0.2)
+_PACES, _PACE_PROBABILITIES = (1, 2), (0.6, 0.4)
 # Anything popular, whatever the reader's state.
 _STRAY = 0.05
 _GENRE_SKEW, _VOLUME_SKEW = 0.6, 0.9
 # Small: few genres in a mixture.
-_MIXTURE_CONCENTRATION = 2.5
-_MIN_LENGTH, _MAX_LENGTH = 5, 120
+_MIXTURE_CONCENTRATION = 1.5
+_MIN_LENGTH, _MAX_LENGTH, _LENGTH_SPREAD = 5, 120, 0.6
 _FIRST_DAY, _DAY = 1_672_531_200, 86_400  # 2023-01-01 UTC
 
 
@@ -57,8 +58,8 @@ class SyntheticLog:
     What the generator made.
 
     Fields:
-        items (`(n_users, _MAX_LENGTH)` int64): Item of each event (0..n_items - 1), -1 beyond a history's end.
-        timestamps (`(n_users, _MAX_LENGTH)` int64): Unix seconds, rising.
+        items (`(n_users, longest)` int64): Item of each event (0..n_items - 1), -1 beyond a history's end.
+        timestamps (`(n_users, longest)` int64): Unix seconds, rising.
         lengths (`(n_users,)` int64): Events of each user.
         best_ranks (`(n_users,)` int64): Rank of each user's last event under the generator's own distribution.
     """
@@ -69,14 +70,14 @@ class SyntheticLog:
     best_ranks: npt.NDArray[np.int64]
 
 
-def generate_log(n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_length: float = 40.0) -> SyntheticLog:
+def generate_log(n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_length: float = 40.0) -> SyntheticLog:
     r"""
     Draw the histories of `n_users` readers over `n_items` volumes in 20 genres.
 
     The next volume i of genre g, not read so far, has probability proportional to
 
         (1 - stray) * q(g) * w(i) + stray * popularity(i)
-        q(g) = stay * [g is the last genre] + (1 - stay) * mixture(g)
+        q(g) = mixture(g) * (same_again if g is the last genre else 1)
         w(i) = go_on * step(i - last volume in g - pace) + (1 - go_on) * popularity(i | g)
 
     where `mixture` moves linearly from the one the reader begins with to the one they end with, and w is the
@@ -93,52 +94,24 @@ def generate_log(n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_le
             f"`n_users` must be at least 1 and `mean_length` at least {_MIN_LENGTH}, got {n_users} and {mean_length}."
         )
     rng = np.random.default_rng(seed)
-    longest = min(_MAX_LENGTH, n_items // 4)
-    spread = 0.6
-    lengths = rng.lognormal(np.log(mean_length) - spread**2 / 2, spread, n_users).round()
+    lengths = rng.lognormal(np.log(mean_length) - _LENGTH_SPREAD**2 / 2, _LENGTH_SPREAD, n_users).round()
     # Longest first, so that those who still read are always the first rows.
-    lengths = np.sort(lengths.clip(_MIN_LENGTH, longest).astype(np.int64))[::-1]
-
-    genre_popularity = _zipf(len(GENRES), _GENRE_SKEW)
-    volume_popularity = rng.permuted(np.tile(_zipf(volumes, _VOLUME_SKEW), (len(GENRES), 1)), axis=1)  # [g, v]
-    popularity = (genre_popularity[:, None] * volume_popularity).ravel()
-    concentration = _MIXTURE_CONCENTRATION * genre_popularity
-    mixtures = rng.dirichlet(concentration, (2, n_users))  # where each reader begins and ends
-    paces = rng.choice(_PACES, size=n_users, p=_PACE_PROBABILITIES)
-    step = np.zeros(volumes)
-    step[: len(_STEP_PROBABILITIES)] = _STEP_PROBABILITIES
-
-    # State: the last genre (none at first: its share goes to the mixture), w over all items, what was not yet read.
-    last_genre = np.zeros((n_users, len(GENRES)))
-    within = np.tile(volume_popularity, (n_users, 1, 1))  # [b, g, v]
-    unread = np.ones((n_users, n_items), dtype=bool)
-    items = np.full((n_users, longest), -1, dtype=np.int64)
+    lengths = np.sort(lengths.clip(_MIN_LENGTH, min(_MAX_LENGTH, n_items // 4)).astype(np.int64))[::-1]
+    readers = _Readers(rng, lengths, volumes)
+    items = np.full((n_users, lengths[0]), -1, dtype=np.int64)
     best_ranks = np.zeros(n_users, dtype=np.int64)
-    for t in range(longest):
+    for t in range(lengths[0]):
         active = int(np.count_nonzero(lengths > t))
-        if not active:
-            break
-        readers = np.arange(active)
-        progress = (t / (lengths[:active] - 1))[:, None]
-        mixture = (1 - progress) * mixtures[0, :active] + progress * mixtures[1, :active]
-        q = mixture if t == 0 else _STAY * last_genre[:active] + (1 - _STAY) * mixture
-        probability = (1 - _STRAY) * (q[:, :, None] * within[:active]).reshape(active, n_items) + _STRAY * popularity
-        probability *= unread[:active]
+        probability = readers.next_volume(t, active)
         cumulative = probability.cumsum(axis=1)
         drawn = rng.random(active)[:, None] * cumulative[:, -1:]
         chosen = (cumulative > drawn).argmax(axis=1)
+        items[:active, t] = chosen
+        readers.read(chosen)
 
-        ending = readers[lengths[:active] == t + 1]
+        ending = np.flatnonzero(lengths[:active] == t + 1)
         of_chosen = probability[ending, chosen[ending]][:, None]
         best_ranks[ending] = (probability[ending] >= of_chosen).sum(axis=1) - 1
-
-        items[:active, t] = chosen
-        unread[readers, chosen] = False
-        genre, volume = chosen // volumes, chosen % volumes
-        last_genre[:active] = 0
-        last_genre[readers, genre] = 1
-        ahead = (np.arange(volumes) - (volume + paces[:active])[:, None]) % volumes
-        within[readers, genre] = _GO_ON * step[ahead] + (1 - _GO_ON) * volume_popularity[genre]
 
     first = _FIRST_DAY + rng.integers(0, 365 * _DAY, (n_users, 1))
     timestamps = first + rng.exponential(2 * _DAY, items.shape).astype(np.int64).cumsum(axis=1)
@@ -146,13 +119,48 @@ def generate_log(n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_le
     return SyntheticLog(items[order], timestamps[order], lengths[order], best_ranks[order])
 
 
+class _Readers:
+    """The hidden state of all readers, and what follows from it. Items are `genre * volumes + volume`."""
+
+    def __init__(self, rng: np.random.Generator, lengths: npt.NDArray[np.int64], volumes: int):
+        n_users, n_genres, self.volumes, self.lengths = len(lengths), len(GENRES), volumes, lengths
+        genre_popularity = _zipf(n_genres, _GENRE_SKEW)
+        self.volume_popularity = rng.permuted(np.tile(_zipf(volumes, _VOLUME_SKEW), (n_genres, 1)), axis=1)  # [g, v]
+        self.popularity = (genre_popularity[:, None] * self.volume_popularity).ravel()
+        # Where each reader begins and ends, [2, b, g].
+        self.mixtures = rng.dirichlet(_MIXTURE_CONCENTRATION * genre_popularity, (2, n_users))
+        self.paces = rng.choice(_PACES, size=n_users, p=_PACE_PROBABILITIES)
+        self.step = np.zeros(volumes)
+        self.step[: len(_STEP_PROBABILITIES)] = _STEP_PROBABILITIES
+        self.is_last_genre = np.zeros((n_users, n_genres), dtype=bool)
+        self.within = np.tile(self.volume_popularity, (n_users, 1, 1))  # w(i), [b, g, v]
+        self.unread = np.ones((n_users, n_genres * volumes), dtype=bool)
+
+    def next_volume(self, t: int, active: int) -> npt.NDArray[np.float64]:
+        """Return the distribution (not normalised) of event `t` of the first `active` readers, `(active, n_items)`."""
+        progress = (t / (self.lengths[:active] - 1))[:, None]
+        mixture = (1 - progress) * self.mixtures[0, :active] + progress * self.mixtures[1, :active]
+        q = np.where(self.is_last_genre[:active], _SAME_AGAIN * mixture, mixture)
+        expected = (q[:, :, None] * self.within[:active]).reshape(active, -1)
+        return ((1 - _STRAY) * expected + _STRAY * self.popularity) * self.unread[:active]
+
+    def read(self, chosen: npt.NDArray[np.int64]) -> None:
+        """Let the first readers read these items, `(active,)`."""
+        readers = np.arange(len(chosen))
+        genre, volume = chosen // self.volumes, chosen % self.volumes
+        self.unread[readers, chosen] = False
+        self.is_last_genre[readers] = genre[:, None] == np.arange(len(GENRES))
+        ahead = (np.arange(self.volumes) - (volume + self.paces[readers])[:, None]) % self.volumes
+        self.within[readers, genre] = _GO_ON * self.step[ahead] + (1 - _GO_ON) * self.volume_popularity[genre]
+
+
 def build_synthetic(
-    output: str | Path, n_users: int = 2500, n_items: int = 800, seed: int = 0, mean_length: float = 40.0
+    output: str | Path, n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_length: float = 40.0
 ) -> Path:
     r"""
     Write the synthetic dataset as a dataset folder and return its path.
 
-    `statistics.json` and the card say the best reachable metrics on the test items (`best_reachable`: the generator
+    `statistics.json` and the card say the best reachable metrics on the test items (`reachable`: the generator
     ranks by its true distribution, with the reader's hidden state known) and those of popularity (`popularity`). The
     best is the same with and without the history excluded, because the generator knows that nobody reads a volume
     twice.
@@ -194,22 +202,21 @@ def build_synthetic(
             "seed": seed,
             "mean_length": mean_length,
         },
-        "best_reachable": best | {f"{name}_with_seen": value for name, value in best.items()},
+        "reachable": best | {f"{name}_with_seen": value for name, value in best.items()},
         "popularity": popularity_baseline(splits.train, splits.test),
     }
     return write_dataset_folder(output, catalog, [batch], statistics, "Synthetic readers", _description(statistics))
 
 
 def _description(statistics: dict[str, Any]) -> str:
-    best, popularity = statistics["best_reachable"], statistics["popularity"]
+    best, popularity = statistics["reachable"], statistics["popularity"]
     rows = "\n".join(
         f"| {name} | {popularity[name]:.4f} | {popularity[f'{name}_with_seen']:.4f} | {best[name]:.4f} |"
         for name in ("hr@10", "ndcg@10")
     )
-    return f"""Histories of made-up readers of made-up serials, drawn by `hf_seqrec.data.synthetic` from seed \
-{statistics["source"]["seed"]}. Readers keep to a
-few genres and return to them after a while, go on in a serial at their own pace, drift from one mixture of genres to
-another, and never read a volume twice.
+    return f"""Histories of made-up readers of made-up serials, drawn by `hf_seqrec.data.synthetic` from seed {statistics["source"]["seed"]}.
+Readers keep to a few genres but like a change, take serials up again after a while, go on in them at their own pace,
+drift from one mixture of genres to another, and never read a volume twice.
 
 On the test items (each reader's last), full ranking:
 
