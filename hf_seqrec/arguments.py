@@ -91,7 +91,7 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
     if unknown:
         source = f"{recipe_path} or the command line" if recipe_path else "the command line"
         raise ValueError(
-            f"Unknown arguments in {source}: {' '.join(unknown)}. `--help` lists those of {model_type} and of training."
+            f"Unknown arguments in {source}: {' '.join(unknown)}. `--help` lists those that {model_type} has."
         )
     return RunArguments(model, dataclasses.asdict(network), data, training)
 
@@ -127,7 +127,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _as_command_line(recipe: dict[str, Any]) -> list[str]:
-    """Write a recipe as arguments, so that one parser checks both; nulls have no spelling there and become defaults."""
+    """Write a recipe as arguments, so that one parser checks both; nulls have no spelling there."""
     arguments = []
     for name, value in recipe.items():
         if value is not None:

@@ -24,7 +24,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Ch
     r"""
     Load a checkpoint with its catalog.
 
-    `AutoModel.from_pretrained` loads the model alone; this also says what is wrong with a folder that is no checkpoint.
+    `AutoModel.from_pretrained` loads the model alone; this also says what is wrong with a folder.
 
     Args:
         name_or_path (`str`): A checkpoint folder or the id of a model on the Hub.
@@ -61,9 +61,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ValueError(
-            f"{name!r} is neither a folder nor a model on the Hub that can be reached: {error}"
-        ) from error
+        raise ValueError(f"{name!r} is no folder, nor a model on the Hub that can be reached: {error}") from error
 
 
 def _load_config(folder: Path) -> object:
@@ -77,9 +75,7 @@ def _load_weights(folder: Path) -> SeqRecPreTrainedModel:
     try:
         model, report = AutoModel.from_pretrained(folder, output_loading_info=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"The weights in {folder} cannot be read, the file is cut short or damaged: {error}"
-        ) from error
+        raise ValueError(f"The weights in {folder} cannot be read, they are cut short or damaged: {error}") from error
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ValueError(f"The weights in {folder} lack {', '.join(lacking)}, so the model would be partly random.")

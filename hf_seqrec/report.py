@@ -1,4 +1,4 @@
-"""What a run leaves behind and prints at its end: results with how they were made, metrics, a user's recommendations."""
+"""What a run leaves and prints at its end: results and how they were made, metrics, a user's recommendations."""
 
 import importlib.metadata
 import json
@@ -58,7 +58,7 @@ def write_results(
 
 
 def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, float]) -> None:
-    """Print test metrics beside popularity's and, where the data knows its own law, the best that anyone could reach."""
+    """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
     popularity = popularity_baseline(splits.train, splits.test)
     reachable = sequences.statistics.get("reachable", {})
     for title, suffix in (("history excluded", ""), ("history not excluded", "_with_seen")):
@@ -73,7 +73,7 @@ def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, 
             cells = (
                 f"{row[name + suffix]:>10.4f}" if name + suffix in row else f"{'':>10}" for name in _SHOWN_METRICS
             )
-            print(f"{label:16}" + "".join(cells))
+            print(f"{label:16}" + "".join(f"{cell:>10}" for cell in cells))
 
 
 def print_recommendations(

@@ -13,65 +13,71 @@ _LAST_FILE = "trainer_state.json"
 _RUN_FILE = "run.json"
 
 
-def prepare_run_folder(
-    output_dir: str, what_is_trained: dict[str, Any], resume: str | bool | None, overwrite: bool
-) -> str | None:
+def claim_run_folder(output_dir: str, what_is_trained: dict[str, Any], resumes: bool, overwrite: bool) -> None:
     r"""
-    Make sure that a run may write into its folder, and return the checkpoint to go on from, or `None` to start.
+    Make sure that a run may write into its folder, and note there what it trains. For one process of a run to call.
 
     Args:
         output_dir (`str`): The run's folder.
         what_is_trained (`dict[str, Any]`): Model, network and data of this run, which a resumed run must share.
-        resume (`str`, `bool` or `None`): `--resume_from_checkpoint`: a checkpoint folder, or true for the newest complete
-            one of `output_dir`. A run killed before its first checkpoint starts again.
+        resumes (`bool`): Whether this run goes on with what is there.
         overwrite (`bool`): Delete what is there and start again.
 
     Raises:
-        ValueError: if the folder holds another run, something that is no run, or the checkpoint is not complete.
+        ValueError: if the folder holds another run, or something that is no run.
     """
     folder = Path(output_dir)
-    wants_newest = str(resume).lower() in ("true", "1", "yes")
-    resumes = wants_newest or str(resume).lower() not in ("none", "false", "0", "no", "")
     if folder.exists() and any(folder.iterdir()):
         earlier = _read_json(folder / _RUN_FILE)
         if earlier is None:
             raise ValueError(
-                f"`output_dir` must be a new or empty folder, or one of an earlier run, but {folder} holds other files. "
+                f"`output_dir` must be new, empty or an earlier run's folder, but {folder} holds other files. "
                 "Choose another `--output_dir`."
             )
         if overwrite:
             shutil.rmtree(folder)
         elif not resumes:
             raise ValueError(
-                f"`output_dir` {folder} holds an earlier run ({earlier.get('model_type')} on {earlier.get('dataset')}). "
-                "Go on with `--resume_from_checkpoint true`, start again with `--overwrite_output_dir true`, or choose "
-                "another `--output_dir`."
+                f"`output_dir` {folder} holds an earlier run ({earlier.get('model_type')} on "
+                f"{earlier.get('dataset')}). Go on with `--resume_from_checkpoint true`, start again with "
+                "`--overwrite_output_dir true`, or choose another `--output_dir`."
             )
         elif earlier != what_is_trained:
-            names = sorted(
-                name
-                for name in earlier.keys() | what_is_trained.keys()
-                if earlier.get(name) != what_is_trained.get(name)
-            )
-            differences = ", ".join(
-                f"{name}: {earlier.get(name)!r} there, {what_is_trained.get(name)!r} here" for name in names
-            )
             raise ValueError(
-                f"`output_dir` {folder} holds another run, which cannot be resumed as this one ({differences}). "
-                "Choose another `--output_dir`."
+                f"`output_dir` {folder} holds another run, which cannot be resumed as this one "
+                f"({_differences(earlier, what_is_trained)}). Choose another `--output_dir`."
             )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RUN_FILE).write_text(json.dumps(what_is_trained, indent=2, sort_keys=True), encoding="utf-8")
-    if wants_newest:
-        return newest_complete_checkpoint(folder)
-    if resumes:
-        if not is_complete_checkpoint(Path(str(resume))):
-            raise ValueError(
-                f"`resume_from_checkpoint` must be a complete checkpoint, but {resume} has no readable {_LAST_FILE}. "
-                "Pass `--resume_from_checkpoint true` for the newest complete one of the output folder."
-            )
-        return str(resume)
-    return None
+
+
+def wants_resume(resume: str | bool | None) -> bool:
+    """Tell whether `--resume_from_checkpoint` asks to go on; the command line brings booleans as text."""
+    return str(resume).lower() not in ("none", "false", "0", "no", "")
+
+
+def checkpoint_to_resume(output_dir: str, resume: str | bool | None) -> str | None:
+    r"""
+    Return the checkpoint to go on from, or `None` to start; the same in every process.
+
+    Args:
+        output_dir (`str`): The run's folder.
+        resume (`str`, `bool` or `None`): `--resume_from_checkpoint`: a checkpoint folder, or true for the newest
+            complete one of `output_dir`. A run killed before its first checkpoint starts again.
+
+    Raises:
+        ValueError: if the checkpoint named is not complete.
+    """
+    if not wants_resume(resume):
+        return None
+    if str(resume).lower() in ("true", "1", "yes"):
+        return newest_complete_checkpoint(Path(output_dir))
+    if not is_complete_checkpoint(Path(str(resume))):
+        raise ValueError(
+            f"`resume_from_checkpoint` must be a complete checkpoint, but {resume} has no readable {_LAST_FILE}. "
+            "Pass `--resume_from_checkpoint true` for the newest complete one of the output folder."
+        )
+    return str(resume)
 
 
 def newest_complete_checkpoint(folder: Path) -> str | None:
@@ -91,3 +97,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    names = sorted(name for name in earlier.keys() | now.keys() if earlier.get(name) != now.get(name))
+    return ", ".join(f"{name}: {earlier.get(name)!r} there, {now.get(name)!r} here" for name in names)

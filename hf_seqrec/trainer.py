@@ -71,7 +71,7 @@ class SeqRecTrainer(Trainer):
         self.catalog = catalog
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        """Shuffle by (seed, epoch) alone, so that every rank and a resumed run see the same order and the same windows."""
+        """Shuffle by (seed, epoch) alone, so that every rank and a resumed run see the same order and windows."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ShuffledSampler(dataset, seed=seed)
@@ -120,8 +120,8 @@ class SeqRecTrainer(Trainer):
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The training loss is {loss.item()} at step {self.state.global_step + 1} (epoch "
-                f"{self.state.epoch:.2f}) with learning rate {self._get_learning_rate():.3g}. Lower `--learning_rate` or "
-                f"`--max_grad_norm` (now {self.args.max_grad_norm}), and go on from the last checkpoint in "
+                f"{self.state.epoch:.2f}) with learning rate {self._get_learning_rate():.3g}. Lower `--learning_rate` "
+                f"or `--max_grad_norm` (now {self.args.max_grad_norm}), and go on from the last checkpoint in "
                 f"{self.args.output_dir} with `--resume_from_checkpoint true`."
             )
         return loss

@@ -44,7 +44,7 @@ class SeqRecTrainingArguments(TrainingArguments):
         default="ndcg@10", metadata={"help": "What makes a checkpoint the best."}
     )
     # Trainer's filter would replace a NaN by the running mean and train on; ours stops (SeqRecTrainer.training_step).
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses in the logs."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide broken losses in the logs."})
     # Trainer would otherwise look for columns to remove, and our batches are no lists of dictionaries.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: batches have no other columns."})
     label_names: list[str] | None = field(

@@ -61,7 +61,7 @@ def test_unknown_model(capsys):
 
 
 def test_recipes_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match="no file nowhere.yaml"):
+    with pytest.raises(ValueError, match=r"no file nowhere\.yaml"):
         parse_run_arguments(["--config", "nowhere.yaml"])
     with pytest.raises(ValueError, match="flat YAML mapping"):
         parse_run_arguments(["--config", recipe(tmp_path, "model:\n  hidden_size: 32\n")])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hf_seqrec.run_folder import newest_complete_checkpoint, prepare_run_folder
+from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder
 
 RUN = {"model_type": "mamba4rec", "dataset": "synthetic", "hidden_size": 64}
 
@@ -15,49 +15,59 @@ def checkpoint(folder, step, state='{"global_step": 1}'):
     return str(path)
 
 
-def test_starts_in_a_new_folder(tmp_path):
-    assert prepare_run_folder(str(tmp_path / "a/b"), RUN, resume=None, overwrite=False) is None
+def test_claims_a_new_folder(tmp_path):
+    claim_run_folder(str(tmp_path / "a/b"), RUN, resumes=False, overwrite=False)
     assert json.loads((tmp_path / "a/b/run.json").read_text()) == RUN
 
 
-def test_resumes_from_the_newest_checkpoint_that_was_written_to_its_end(tmp_path):
-    prepare_run_folder(str(tmp_path), RUN, resume="true", overwrite=False)
-    assert newest_complete_checkpoint(tmp_path) is None
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
+    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resumes=True, overwrite=False)
+    assert checkpoint_to_resume(str(tmp_path), "true") is None
+
+
+@pytest.mark.parametrize("resume", ["true", "True", True])
+def test_resumes_from_the_newest_checkpoint_that_was_written_to_its_end(tmp_path, resume):
     checkpoint(tmp_path, 90)
     newest = checkpoint(tmp_path, 120)
     checkpoint(tmp_path, 1000, state=None)
     checkpoint(tmp_path, 1100, state='{"global_st')
-    assert prepare_run_folder(str(tmp_path), RUN, resume="true", overwrite=False) == newest
+    assert checkpoint_to_resume(str(tmp_path), resume) == newest
+
+
+@pytest.mark.parametrize("resume", [None, "false", False])
+def test_does_not_resume_unasked(tmp_path, resume):
+    checkpoint(tmp_path, 90)
+    assert checkpoint_to_resume(str(tmp_path), resume) is None
 
 
 def test_resumes_from_a_named_checkpoint(tmp_path):
-    prepare_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
     named = checkpoint(tmp_path, 90)
     checkpoint(tmp_path, 120)
-    assert prepare_run_folder(str(tmp_path), RUN, resume=named, overwrite=False) == named
+    assert checkpoint_to_resume(str(tmp_path), named) == named
     cut_short = checkpoint(tmp_path, 200, state=None)
     with pytest.raises(ValueError, match=r"checkpoint-200 has no readable trainer_state\.json"):
-        prepare_run_folder(str(tmp_path), RUN, resume=cut_short, overwrite=False)
+        checkpoint_to_resume(str(tmp_path), cut_short)
 
 
 def test_refuses_an_earlier_run(tmp_path):
-    prepare_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
     with pytest.raises(ValueError, match=r"holds an earlier run \(mamba4rec on synthetic\).*--resume_from_checkpoint"):
-        prepare_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+        claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
 
 
 def test_refuses_to_resume_another_run(tmp_path):
-    prepare_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
     with pytest.raises(ValueError, match=r"another run.*hidden_size: 64 there, 32 here"):
-        prepare_run_folder(str(tmp_path), RUN | {"hidden_size": 32}, resume="true", overwrite=False)
+        claim_run_folder(str(tmp_path), RUN | {"hidden_size": 32}, resumes=True, overwrite=False)
 
 
 def test_overwrites_only_runs(tmp_path):
-    prepare_run_folder(str(tmp_path / "run"), RUN, resume=None, overwrite=False)
+    claim_run_folder(str(tmp_path / "run"), RUN, resumes=False, overwrite=False)
     checkpoint(tmp_path / "run", 5)
-    assert prepare_run_folder(str(tmp_path / "run"), RUN, resume=None, overwrite=True) is None
-    assert newest_complete_checkpoint(tmp_path / "run") is None
+    claim_run_folder(str(tmp_path / "run"), RUN, resumes=False, overwrite=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="holds other files"):
-        prepare_run_folder(str(tmp_path), RUN, resume=None, overwrite=True)
+        claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()

@@ -14,7 +14,7 @@ from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
 from hf_seqrec.data import leave_one_out, resolve_dataset
 from hf_seqrec.report import print_recommendations, print_results, write_results
-from hf_seqrec.run_folder import newest_complete_checkpoint, prepare_run_folder
+from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
 from hf_seqrec.trainer import SeqRecTrainer
 
 
@@ -24,9 +24,8 @@ def main() -> None:
     args = arguments.training
     processes = PartialState()
     if processes.is_main_process:
-        prepare_run_folder(
-            args.output_dir, arguments.what_is_trained(), args.resume_from_checkpoint, args.overwrite_output_dir
-        )
+        resumes = wants_resume(args.resume_from_checkpoint)
+        claim_run_folder(args.output_dir, arguments.what_is_trained(), resumes, args.overwrite_output_dir)
     processes.wait_for_everyone()
     set_seed(args.seed)
 
@@ -47,9 +46,7 @@ def main() -> None:
         catalog=sequences.catalog,
         callbacks=[CurvesCallback()],
     )
-    trainer.train(
-        resume_from_checkpoint=newest_complete_checkpoint(args.output_dir) if args.resume_from_checkpoint else None
-    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint))
 
     metrics = trainer.evaluate(splits.validation) | trainer.evaluate(splits.test, metric_key_prefix="test")
     trainer.save_model()

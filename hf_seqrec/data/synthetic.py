@@ -94,9 +94,9 @@ def generate_log(n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_le
             f"`n_users` must be at least 1 and `mean_length` at least {_MIN_LENGTH}, got {n_users} and {mean_length}."
         )
     rng = np.random.default_rng(seed)
-    lengths = rng.lognormal(np.log(mean_length) - _LENGTH_SPREAD**2 / 2, _LENGTH_SPREAD, n_users).round()
+    lengths = rng.lognormal(np.log(mean_length) - _LENGTH_SPREAD**2 / 2, _LENGTH_SPREAD, n_users)
     # Longest first, so that those who still read are always the first rows.
-    lengths = np.sort(lengths.clip(_MIN_LENGTH, min(_MAX_LENGTH, n_items // 4)).astype(np.int64))[::-1]
+    lengths = np.sort(np.clip(lengths.round(), _MIN_LENGTH, min(_MAX_LENGTH, n_items // 4)).astype(np.int64))[::-1]
     readers = _Readers(rng, lengths, volumes)
     items = np.full((n_users, lengths[0]), -1, dtype=np.int64)
     best_ranks = np.zeros(n_users, dtype=np.int64)
@@ -214,7 +214,8 @@ def _description(statistics: dict[str, Any]) -> str:
         f"| {name} | {popularity[name]:.4f} | {popularity[f'{name}_with_seen']:.4f} | {best[name]:.4f} |"
         for name in ("hr@10", "ndcg@10")
     )
-    return f"""Histories of made-up readers of made-up serials, drawn by `hf_seqrec.data.synthetic` from seed {statistics["source"]["seed"]}.
+    seed = statistics["source"]["seed"]
+    return f"""Histories of made-up readers of made-up serials, drawn by `hf_seqrec.data.synthetic` from seed {seed}.
 Readers keep to a few genres but like a change, take serials up again after a while, go on in them at their own pace,
 drift from one mixture of genres to another, and never read a volume twice.
 

@@ -1,4 +1,4 @@
-"""What every model promises, over all of them: a new pair of files in hf_seqrec/models/ is tested without a line here."""
+"""What every model promises. A new pair of files in hf_seqrec/models/ is tested without a line here."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ INPUT_IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 def mamba_by_the_book(mixer, inputs):
-    """Algorithm 2 and Figure 3 of the Mamba paper for one sequence `(l, d)`, one position and one channel at a time."""
+    """Algorithm 2 and Figure 3 of the Mamba paper for one sequence `(l, d)`, a position and a channel at a time."""
     x, z = (inputs @ mixer.in_proj.weight.T).chunk(2, dim=-1)
     kernel, width = mixer.conv1d.weight[:, 0], mixer.conv1d.weight.shape[-1]
     padded = torch.cat([torch.zeros(width - 1, x.shape[1], dtype=x.dtype), x])

@@ -56,7 +56,7 @@ def test_recommending_leaves_the_mode_alone_and_uses_no_dropout(model):
 
 def test_keeps_the_most_recent_items_that_a_model_has_positions_for(model):
     model.config.max_position_embeddings = 3
-    rows, scores = model.recommend(HISTORY, top_k=4)
+    rows, _ = model.recommend(HISTORY, top_k=4)
     # Encoded: the last three items. Excluded: all of the history.
     recent = torch.tensor([[9, 2, 7], [4, 5, 6]])
     logits = model(recent).logits.scatter(1, HISTORY, -torch.inf)
