@@ -1,0 +1,200 @@
+import json
+import math
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback, set_seed
+
+import hf_seqrec.metrics.full_ranking as full_ranking_module
+from hf_seqrec.data import leave_one_out
+from hf_seqrec.run_folder import checkpoint_to_resume
+from hf_seqrec.trainer import SeqRecTrainer
+from hf_seqrec.training_args import SeqRecTrainingArguments
+from tests.helpers import sequences_of, small_model, walks
+
+
+def trainer_for(folder, sequences, model=None, callbacks=(), **arguments):
+    arguments = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "max_length": 10,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "use_cpu": True,
+    } | arguments
+    splits = leave_one_out(sequences)
+    return SeqRecTrainer(
+        model or small_model(sequences.catalog.vocab_size),
+        SeqRecTrainingArguments(output_dir=str(folder), **arguments),
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        catalog=sequences.catalog,
+        callbacks=list(callbacks),
+    )
+
+
+def test_learns_and_keeps_the_best_checkpoint(tmp_path):
+    trainer = trainer_for(tmp_path, walks(), num_train_epochs=8)
+    before = trainer.evaluate()["eval_ndcg@10"]
+    trainer.train()
+    history = [entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
+    assert trainer.state.best_metric == max(history)
+    assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(history))
+    assert max(history) > before + 0.2
+
+
+def test_same_numbers_by_hand_by_evaluate_and_by_the_trainer(tmp_path):
+    # User 1 has the target in the history; user 2 is too short to be evaluated; user 3 is longer than max_length.
+    sequences = sequences_of([1, 2, 3, 4], [5, 6, 7, 5, 6], [8, 9], list(range(1, 12)), n_items=14)
+    trainer = trainer_for(tmp_path, sequences, max_length=3)
+    metrics = trainer.evaluate(leave_one_out(sequences).test, metric_key_prefix="test")
+
+    ranks = {"": [], "_with_seen": []}
+    all_scores, targets, seen = [], [], []
+    for history in ([1, 2, 3, 4], [5, 6, 7, 5, 6], list(range(1, 12))):
+        *past, target = history
+        scores = trainer.model(torch.tensor([past[-3:]])).logits[0]
+        others = [row for row in range(1, 15) if row != target]
+        ranks["_with_seen"].append(sum(scores[row] >= scores[target] for row in others).item())
+        unseen = [row for row in others if row not in past]
+        ranks[""].append(sum(scores[row] >= scores[target] for row in unseen).item())
+        all_scores.append(scores.detach().numpy())
+        targets.append(target)
+        seen.append(past)
+    for suffix, ranks_of_mode in ranks.items():
+        for k in (1, 5, 10, 20):
+            hits = [rank < k for rank in ranks_of_mode]
+            by_hand = {
+                "hr": sum(hits) / 3,
+                "ndcg": sum(hit / math.log2(rank + 2) for hit, rank in zip(hits, ranks_of_mode, strict=True)) / 3,
+                "mrr": sum(hit / (rank + 1) for hit, rank in zip(hits, ranks_of_mode, strict=True)) / 3,
+            }
+            for name, expected in by_hand.items():
+                assert metrics[f"test_{name}@{k}{suffix}"] == pytest.approx(expected), (name, k, suffix)
+
+    by_evaluate = evaluate.load(full_ranking_module.__file__).compute(
+        predictions=all_scores, references=targets, seen_items=seen
+    )
+    assert by_evaluate == pytest.approx({name: metrics[f"test_{name}"] for name in by_evaluate})
+    assert len(by_evaluate) == 24
+
+
+def test_never_gathers_scores(tmp_path):
+    sequences = walks()
+    trainer = trainer_for(tmp_path, sequences)
+    predictions = trainer.predict(leave_one_out(sequences).test)
+    assert [ranks.shape for ranks in predictions.predictions] == [(40,), (40,)]
+    assert predictions.label_ids.shape == (40,)
+
+
+def test_a_checkpoint_holds_all_and_no_pickle(tmp_path):
+    trainer = trainer_for(tmp_path / "run", walks())
+    trainer.save_model(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"config.json", "model.safetensors", "catalog.parquet", "modeling_mamba4rec.py"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
+    assert json.loads((tmp_path / "saved/training_args.json").read_text())["max_length"] == 10
+
+
+class StopAt(TrainerCallback):
+    """Ends training after a step, as a kill after the step's checkpoint would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_training_stop = True
+
+
+@pytest.mark.parametrize("window", ["last", "random"])
+@pytest.mark.parametrize("stop_at", [5, 8], ids=["end of an epoch", "middle of an epoch"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, window):
+    # 40 users in batches of 8: 5 steps an epoch. Histories longer than 10 make the random windows matter.
+    arguments = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "window": window,
+    }
+    whole = trainer_for(tmp_path / "whole", walks(), **arguments)
+    whole.train()
+    interrupted = trainer_for(tmp_path / "parts", walks(), callbacks=[StopAt(stop_at)], **arguments)
+    interrupted.train()
+    set_seed(99)
+    resumed = trainer_for(tmp_path / "parts", walks(), **arguments)
+    checkpoint = checkpoint_to_resume(str(tmp_path / "parts"), "true")
+    assert checkpoint.endswith(f"checkpoint-{stop_at}")
+    resumed.train(resume_from_checkpoint=checkpoint)
+
+    assert resumed.state.global_step == whole.state.global_step == 15
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    metrics = [trainer.evaluate() for trainer in (whole, resumed)]
+    assert {k: v for k, v in metrics[0].items() if "@" in k} == {k: v for k, v in metrics[1].items() if "@" in k}
+
+
+def test_another_seed_is_another_run(tmp_path):
+    weights = []
+    for seed in (1, 1, 2):
+        trainer = trainer_for(tmp_path / str(len(weights)), walks(), num_train_epochs=1, seed=seed)
+        trainer.train()
+        weights.append(trainer.model.item_embeddings.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_broken_loss_stops_the_run(tmp_path):
+    trainer = trainer_for(tmp_path, walks(), learning_rate=1e-2)
+
+    class BreakAtStepTwo(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 2:
+                model.item_embeddings.weight.data[3] = torch.nan
+
+    trainer.add_callback(BreakAtStepTwo())
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 3 .* learning rate 0\.008"):
+        trainer.train()
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    # Dropout off: its draws depend on the batch's shape. The loss is a mean over positions, not over batches.
+    weights = []
+    for batch, steps in ((40, 1), (10, 4)):
+        sequences = walks()
+        model = small_model(sequences.catalog.vocab_size, hidden_dropout_prob=0.0)
+        arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "num_train_epochs": 2}
+        trainer = trainer_for(tmp_path / str(batch), sequences, model=model, optim="sgd", **arguments)
+        trainer.train()
+        weights.append(trainer.model.item_embeddings.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
+
+
+def test_weight_decay_spares_the_state_space(tmp_path):
+    trainer = trainer_for(tmp_path, walks())
+    decayed = trainer.get_decay_parameter_names(trainer.model)
+    assert "layers.0.mixer.in_proj.weight" in decayed
+    assert not [name for name in decayed if name.endswith(("A_log", ".D", "bias"))]
+
+
+def test_stops_early(tmp_path):
+    trainer = trainer_for(tmp_path, walks(), num_train_epochs=30, early_stopping_patience=2, learning_rate=1e-12)
+    trainer.train()
+    assert trainer.state.epoch == 3
+
+
+def test_a_catalog_of_another_size(tmp_path):
+    sequences = walks()
+    with pytest.raises(ValueError, match=r"catalog has 12 items, but the model has 19"):
+        trainer_for(tmp_path, sequences, model=small_model(20))
+
+
+def test_evaluation_with_nan_weights_is_an_error(tmp_path):
+    trainer = trainer_for(tmp_path, walks())
+    trainer.model.item_embeddings.weight.data[5] = np.nan
+    with pytest.raises(ValueError, match="contain NaN"):
+        trainer.evaluate()
