@@ -1,0 +1,639 @@
+"""
+The CPU kernels: vectors of channels as a numba type, the selective scan and the causal convolution written with them.
+
+LLVM vectorises such loops now and then; with the vector as a type it always does. All kernels and their helpers are in
+this one file on purpose: numba compiles a cached function again when its own file changes, not when an imported one
+does.
+
+Tensors come as byte addresses and byte strides, so that a chunk of a wider projection is read where it lies; float32,
+channels contiguous. A block is `WIDTH` neighbouring channels, one vector; the last one may be partly empty.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numba.core.types as types
+from llvmlite import ir
+from numba.core.cgutils import get_or_insert_function
+from numba.core.imputils import lower_builtin
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+_triple, _, _features = cpu_target.target_context.codegen().magic_tuple()
+_IS_X86 = _triple.startswith(("x86_64", "i686", "i386"))
+# Lanes of a vector: one AVX-512 register, elsewhere as many registers as it takes for 8.
+WIDTH = 16 if "+avx512f" in _features.split(",") else 8
+# Positions between two states that the forward keeps for the backward.
+CHUNK = 32
+
+_BYTES = 4 * WIDTH
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_FLOATS, _INTS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INT, WIDTH)
+# Lets a product and a sum become one fused instruction; nothing is reordered.
+_FUSE = ("contract",)
+
+
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{WIDTH}")
+
+
+_vector = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: _Vector) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_INTS, [0] * WIDTH))
+
+
+def _define_operator(function: Callable, instruction: str) -> None:
+    """Give `function` a meaning for two vectors, and for a vector and a number on either side."""
+
+    @infer_global(function)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: tuple, kws: dict) -> Any:
+            numbers = (types.Float, _Vector)
+            if len(args) == 2 and _vector in args and all(isinstance(arg, numbers) for arg in args):
+                return signature(_vector, *args)
+            return None
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple) -> ir.Value:
+        left, right = (
+            value if arg == _vector else _splat(builder, context.cast(builder, value, arg, types.float32))
+            for value, arg in zip(args, sig.args, strict=True)
+        )
+        return getattr(builder, instruction)(left, right, flags=_FUSE)
+
+    for left, right in ((_Vector, _Vector), (_Vector, types.Float), (types.Float, _Vector)):
+        lower_builtin(function, left, right)(lower)
+
+
+for _function, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _define_operator(_function, _instruction)
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value, pointee: ir.Type) -> ir.Value:
+    return builder.inttoptr(address, ir.PointerType(pointee))
+
+
+@intrinsic
+def _load(typingctx, address):  # type: ignore[no-untyped-def]
+    """Read a vector."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load(_pointer(builder, args[0], _FLOATS), align=4, typ=_FLOATS)
+
+    return _vector(types.int64), codegen
+
+
+@intrinsic
+def _store(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Write a vector."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store(args[1], _pointer(builder, args[0], _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, _vector), codegen
+
+
+@intrinsic
+def _load_one(typingctx, address):  # type: ignore[no-untyped-def]
+    """Read one number."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load(_pointer(builder, args[0], _FLOAT), align=4, typ=_FLOAT)
+
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
+def _store_one(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Write one number."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store(args[1], _pointer(builder, args[0], _FLOAT), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), codegen
+
+
+@intrinsic
+def _load_int(typingctx, address):  # type: ignore[no-untyped-def]
+    """Read an int64."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load(_pointer(builder, args[0], ir.IntType(64)), align=8, typ=ir.IntType(64))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _fill(typingctx, value):  # type: ignore[no-untyped-def]
+    """Vector with one number in every lane."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _splat(builder, args[0])
+
+    return _vector(types.float32), codegen
+
+
+@intrinsic
+def _larger(typingctx, bound, value):  # type: ignore[no-untyped-def]
+    """Lane by lane the larger of a bound and a value; a value that is not a number stays so."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        bound = _splat(builder, context.cast(builder, args[0], sig.args[0], types.float32))
+        return builder.select(builder.fcmp_ordered(">", bound, args[1]), bound, args[1])
+
+    return _vector(types.float64, _vector), codegen
+
+
+@intrinsic
+def _smaller(typingctx, bound, value):  # type: ignore[no-untyped-def]
+    """Lane by lane the smaller of a bound and a value; a value that is not a number stays so."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        bound = _splat(builder, context.cast(builder, args[0], sig.args[0], types.float32))
+        return builder.select(builder.fcmp_ordered("<", bound, args[1]), bound, args[1])
+
+    return _vector(types.float64, _vector), codegen
+
+
+@intrinsic
+def _magnitude(typingctx, value):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        bits = builder.bitcast(args[0], _INTS)
+        return builder.bitcast(builder.and_(bits, ir.Constant(_INTS, [0x7FFFFFFF] * WIDTH)), _FLOATS)
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def _add_to_exponent(typingctx, value, whole):  # type: ignore[no-untyped-def]
+    """`value * 2**k`, where the low bits of `whole` spell the integer k."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        bits, exponent = (builder.bitcast(arg, _INTS) for arg in args)
+        shifted = builder.shl(exponent, ir.Constant(_INTS, [23] * WIDTH))
+        return builder.bitcast(builder.add(bits, shifted), _FLOATS)
+
+    return _vector(_vector, _vector), codegen
+
+
+@intrinsic
+def _flush(typingctx, value):  # type: ignore[no-untyped-def]
+    """Denormal numbers to zero, where the processor was not told to do it (see `_flush_denormals`)."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        if _IS_X86:
+            return args[0]
+        exponent = builder.and_(builder.bitcast(args[0], _INTS), ir.Constant(_INTS, [0x7F800000] * WIDTH))
+        is_small = builder.icmp_unsigned("==", exponent, ir.Constant(_INTS, [0] * WIDTH))
+        return builder.select(is_small, ir.Constant(_FLOATS, [0.0] * WIDTH), args[0])
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def _sum_lanes(typingctx, value):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        # Halve the vector until one lane is left.
+        value, lanes = args[0], WIDTH
+        while lanes > 1:
+            lanes //= 2
+            low, high = (
+                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_INT, lanes), list(range(*part))))
+                for part in ((0, lanes), (lanes, 2 * lanes))
+            )
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, ir.Constant(_INT, 0))
+
+    return types.float32(_vector), codegen
+
+
+def _control_register(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(ir.IntType(8))])
+    function = get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+    builder.call(function, [builder.bitcast(slot, ir.PointerType(ir.IntType(8)))])
+
+
+@intrinsic
+def _flush_denormals(typingctx):  # type: ignore[no-untyped-def]
+    """
+    Have this thread's processor treat denormal numbers as zero, and return the mode it was in.
+
+    A gradient that fades away over a long history spends most of it as a denormal number, which costs x86 a hundred
+    cycles an operation.
+    """
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        if not _IS_X86:
+            return ir.Constant(_INT, 0)
+        slot = builder.alloca(_INT)
+        _control_register(builder, "stmxcsr", slot)
+        before = builder.load(slot, typ=_INT)
+        # Bit 15 flushes results, bit 6 operands.
+        builder.store(builder.or_(before, ir.Constant(_INT, 0x8040)), slot)
+        _control_register(builder, "ldmxcsr", slot)
+        return before
+
+    return types.int32(), codegen
+
+
+@intrinsic
+def _restore_denormals(typingctx, before):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        if _IS_X86:
+            slot = builder.alloca(_INT)
+            builder.store(args[0], slot)
+            _control_register(builder, "ldmxcsr", slot)
+        return context.get_dummy_value()
+
+    return types.void(types.int32), codegen
+
+
+_helper = numba.njit(error_model="numpy")
+
+
+@_helper
+def _exp2(value):  # type: ignore[no-untyped-def]
+    """
+    `2**value` to 1 in the last place or two: exactly 1 at 0, where a scan spends its long memories.
+
+    Beyond the range of float32 it stays at 2**-126 and 2**127.
+    """
+    value = _smaller(127.0, _larger(-126.0, value))
+    # Adding 1.5 * 2**23 rounds to an integer and leaves it in the low bits.
+    shifted = value + 12582912.0
+    f = value - (shifted - 12582912.0)
+    # Minimax for the relative error on [-0.5, 0.5] given the first two coefficients; 3e-9.
+    p = 1.53211633e-4 * f + 1.33901658e-3
+    p = p * f + 9.61852633e-3
+    p = p * f + 5.55036225e-2
+    p = p * f + 2.40226475e-1
+    p = p * f + 6.93147181e-1
+    p = p * f + 1.0
+    return _add_to_exponent(p, shifted)
+
+
+@_helper
+def _exp(value):  # type: ignore[no-untyped-def]
+    return _exp2(value * 1.4426950408889634)
+
+
+@_helper
+def _sigmoid(value):  # type: ignore[no-untyped-def]
+    return 1.0 / (1.0 + _exp(value * -1.0))
+
+
+@_helper
+def _softplus(value):  # type: ignore[no-untyped-def]
+    """`log(1 + exp(value))`, to a relative error of 1e-7 also where it is tiny."""
+    e = _exp(_magnitude(value) * -1.0)
+    # log(1 + e) = 2 atanh(s), s in (0, 1/3]; minimax in s**2, 4e-9.
+    s = e / (2.0 + e)
+    t = s * s
+    p = 2.80121663e-1 * t + 2.80017717e-1
+    p = p * t + 4.00215291e-1
+    p = p * t + 6.66664163e-1
+    p = p * t + 2.0
+    return _larger(0.0, value) + p * s
+
+
+@_helper
+def _load_part(address, lanes, spare):  # type: ignore[no-untyped-def]
+    """Read the first `lanes` channels of a block, zero in the others; `spare` is room for one vector."""
+    if lanes == WIDTH:
+        return _load(address)
+    _store(spare, _fill(numba.float32(0)))
+    for lane in range(lanes):
+        _store_one(spare + 4 * lane, _load_one(address + 4 * lane))
+    return _load(spare)
+
+
+@_helper
+def _store_part(address, value, lanes, spare):  # type: ignore[no-untyped-def]
+    """Write the first `lanes` channels of a block."""
+    if lanes == WIDTH:
+        _store(address, value)
+    else:
+        _store(spare, value)
+        for lane in range(lanes):
+            _store_one(address + 4 * lane, _load_one(spare + 4 * lane))
+
+
+@_helper
+def _load_columns(address, lanes, n, target, spare):  # type: ignore[no-untyped-def]
+    """Read the `(lanes, n)` rows of a block's channels as n vectors; zeros if the address is 0."""
+    for i in range(n):
+        _store(spare, _fill(numba.float32(0)))
+        if address != 0:
+            for lane in range(lanes):
+                _store_one(spare + 4 * lane, _load_one(address + 4 * (lane * n + i)))
+        _store(target + i * _BYTES, _load(spare))
+
+
+@_helper
+def _store_columns(source, lanes, n, address):  # type: ignore[no-untyped-def]
+    """Write n vectors as the `(lanes, n)` rows of a block's channels."""
+    for i in range(n):
+        for lane in range(lanes):
+            _store_one(address + 4 * (lane * n + i), _load_one(source + i * _BYTES + 4 * lane))
+
+
+@_helper
+def _row_length(lengths, row, length):  # type: ignore[no-untyped-def]
+    return length if lengths == 0 else min(max(_load_int(lengths + 8 * row), 0), length)
+
+
+# A tensor of (b, l, channels): address (0 if absent), bytes from row to row, bytes from position to position.
+_operand = types.UniTuple(types.int64, 3)
+# A share of the work: first row, end of rows, first block, end of blocks, address of its scratch.
+_share = types.UniTuple(types.int64, 5)
+# Sizes: length, d, n (of the scan) or width (of the convolution).
+_sizes = types.UniTuple(types.int64, 3)
+
+
+def _kernel(*argument_types: Any) -> Callable[[Callable], Callable]:
+    """Compile for these arguments, from the cache if possible, without the interpreter lock."""
+
+    def compile_function(function: Callable) -> Callable:
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        try:
+            return numba.njit(types.void(*argument_types), cache=True, **options)(function)
+        except RuntimeError as error:
+            # Neither the package's folder nor the user's can be written: compile in every process.
+            if "cannot cache function" not in str(error):
+                raise
+            return numba.njit(types.void(*argument_types), **options)(function)
+
+    return compile_function
+
+
+def scan_forward_scratch(d: int, n: int) -> int:
+    """Vectors of scratch that `scan_forward` needs per share."""
+    blocks = -(-d // WIDTH)
+    return 1 + 2 * blocks * n
+
+
+@_kernel(*[_operand] * 6, *[types.int64] * 7, types.boolean, _sizes, _share)
+def scan_forward(x, delta, z, B, C, y, A, D, bias, initial, final, checkpoints, lengths, softplus, sizes, share):  # type: ignore[no-untyped-def]
+    """
+    Write `y` and the final states of some rows and blocks.
+
+    `checkpoints` (0 if not wanted): `(b, chunks, blocks, n, WIDTH)`, the state before each chunk.
+    """
+    length, d, n = sizes
+    first_row, end_row, first_block, end_block, scratch = share
+    blocks = (d + WIDTH - 1) // WIDTH
+    chunks = (length + CHUNK - 1) // CHUNK
+    columns = n * _BYTES
+    spare = scratch
+    A_columns = spare + _BYTES
+    states = A_columns + blocks * columns
+    mode = _flush_denormals()
+
+    for block in range(first_block, end_block):
+        lanes = min(WIDTH, d - block * WIDTH)
+        at = A_columns + block * columns
+        _load_columns(A + 4 * n * WIDTH * block, lanes, n, at, spare)
+        for i in range(n):
+            # exp(delta A) = 2**(delta A log2(e))
+            _store(at + i * _BYTES, _load(at + i * _BYTES) * 1.4426950408889634)
+
+    for row in range(first_row, end_row):
+        end = _row_length(lengths, row, length)
+        for block in range(first_block, end_block):
+            lanes = min(WIDTH, d - block * WIDTH)
+            source = 0 if initial == 0 else initial + 4 * n * (row * d + block * WIDTH)
+            _load_columns(source, lanes, n, states + block * columns, spare)
+
+        for chunk in range((end + CHUNK - 1) // CHUNK):
+            for block in range(first_block, end_block):
+                lanes = min(WIDTH, d - block * WIDTH)
+                offset = block * _BYTES
+                a, h = A_columns + block * columns, states + block * columns
+                if checkpoints != 0:
+                    kept = checkpoints + ((row * chunks + chunk) * blocks + block) * columns
+                    for i in range(n):
+                        _store(kept + i * _BYTES, _load(h + i * _BYTES))
+                D_v = _fill(numba.float32(0)) if D == 0 else _load_part(D + offset, lanes, spare)
+                bias_v = _fill(numba.float32(0)) if bias == 0 else _load_part(bias + offset, lanes, spare)
+
+                for t in range(chunk * CHUNK, min(end, (chunk + 1) * CHUNK)):
+                    x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
+                    step = _load_part(delta[0] + row * delta[1] + t * delta[2] + offset, lanes, spare) + bias_v
+                    if softplus:
+                        step = _softplus(step)
+                    u = step * x_v
+                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
+                    total = D_v * x_v
+                    for i in range(n):
+                        decay = _exp2(step * _load(a + i * _BYTES))
+                        state = decay * _load(h + i * _BYTES) + u * _fill(_load_one(B_t + 4 * i))
+                        state = _flush(state)
+                        _store(h + i * _BYTES, state)
+                        total = total + state * _fill(_load_one(C_t + 4 * i))
+                    if z[0] != 0:
+                        z_v = _load_part(z[0] + row * z[1] + t * z[2] + offset, lanes, spare)
+                        total = total * (z_v * _sigmoid(z_v))
+                    _store_part(y[0] + row * y[1] + t * y[2] + offset, total, lanes, spare)
+
+        for block in range(first_block, end_block):
+            lanes = min(WIDTH, d - block * WIDTH)
+            _store_columns(states + block * columns, lanes, n, final + 4 * n * (row * d + block * WIDTH))
+            for t in range(end, length):
+                zero = _fill(numba.float32(0))
+                _store_part(y[0] + row * y[1] + t * y[2] + block * _BYTES, zero, lanes, spare)
+
+    _restore_denormals(mode)
+
+
+def scan_backward_scratch(d: int, n: int) -> int:
+    """Vectors of scratch that `scan_backward` needs per share."""
+    blocks = -(-d // WIDTH)
+    return 1 + blocks * (3 * n + 2) + n + CHUNK * (4 * n + 4)
+
+
+@_kernel(*[_operand] * 11, *[types.int64] * 10, types.boolean, _sizes, _share)
+def scan_backward(  # type: ignore[no-untyped-def]
+    x, delta, z, B, C, grad_y, grad_x, grad_delta, grad_z, grad_B, grad_C,
+    A, D, bias, checkpoints, grad_final, grad_A, grad_D, grad_bias, grad_initial, lengths,
+    softplus, sizes, share,
+):  # fmt: skip
+    """
+    Write the gradients of some rows and blocks; those of A, D, bias, B and C only from this share.
+
+    A chunk's states are computed again from its checkpoint, then it is gone through backwards.
+    """
+    length, d, n = sizes
+    first_row, end_row, first_block, end_block, scratch = share
+    blocks = (d + WIDTH - 1) // WIDTH
+    chunks = (length + CHUNK - 1) // CHUNK
+    columns = n * _BYTES
+    spare = scratch
+    A_columns = spare + _BYTES
+    grad_A_columns = A_columns + blocks * columns
+    grad_states = grad_A_columns + blocks * columns  # d loss / d state, what later positions left
+    grad_D_sums = grad_states + blocks * columns
+    grad_bias_sums = grad_D_sums + blocks * _BYTES
+    # Of one chunk and one block: what the way back needs again.
+    before = grad_bias_sums + blocks * _BYTES  # state before each position
+    decays = before + (CHUNK + 1) * columns
+    steps = decays + CHUNK * columns
+    slopes = steps + CHUNK * _BYTES  # of softplus
+    inputs = slopes + CHUNK * _BYTES  # step * x
+    grad_sums = inputs + CHUNK * _BYTES  # d loss / d (sum of C h), the gate applied
+    # Of one chunk: summed over blocks, lanes still apart.
+    grad_B_lanes = grad_sums + CHUNK * _BYTES
+    grad_C_lanes = grad_B_lanes + CHUNK * columns
+    zero = _fill(numba.float32(0))
+    mode = _flush_denormals()
+
+    for block in range(first_block, end_block):
+        lanes = min(WIDTH, d - block * WIDTH)
+        at = A_columns + block * columns
+        _load_columns(A + 4 * n * WIDTH * block, lanes, n, at, spare)
+        for i in range(n):
+            _store(at + i * _BYTES, _load(at + i * _BYTES) * 1.4426950408889634)
+            _store(grad_A_columns + block * columns + i * _BYTES, zero)
+        _store(grad_D_sums + block * _BYTES, zero)
+        _store(grad_bias_sums + block * _BYTES, zero)
+
+    for row in range(first_row, end_row):
+        end = _row_length(lengths, row, length)
+        for block in range(first_block, end_block):
+            lanes = min(WIDTH, d - block * WIDTH)
+            source = 0 if grad_final == 0 else grad_final + 4 * n * (row * d + block * WIDTH)
+            _load_columns(source, lanes, n, grad_states + block * columns, spare)
+            for t in range(end, length):
+                offset = t * grad_x[2] + block * _BYTES
+                _store_part(grad_x[0] + row * grad_x[1] + offset, zero, lanes, spare)
+                _store_part(grad_delta[0] + row * grad_delta[1] + offset, zero, lanes, spare)
+                if z[0] != 0:
+                    _store_part(grad_z[0] + row * grad_z[1] + offset, zero, lanes, spare)
+        for t in range(end, length):
+            for i in range(n):
+                _store_one(grad_B[0] + row * grad_B[1] + t * grad_B[2] + 4 * i, numba.float32(0))
+                _store_one(grad_C[0] + row * grad_C[1] + t * grad_C[2] + 4 * i, numba.float32(0))
+
+        chunks_here = (end + CHUNK - 1) // CHUNK
+        for back in range(chunks_here):
+            chunk = chunks_here - 1 - back
+            start = chunk * CHUNK
+            stop = min(end, start + CHUNK)
+            for i in range((stop - start) * n):
+                _store(grad_B_lanes + i * _BYTES, zero)
+                _store(grad_C_lanes + i * _BYTES, zero)
+
+            for block in range(first_block, end_block):
+                lanes = min(WIDTH, d - block * WIDTH)
+                offset = block * _BYTES
+                a, grad_a = A_columns + block * columns, grad_A_columns + block * columns
+                grad_h = grad_states + block * columns
+                D_v = zero if D == 0 else _load_part(D + offset, lanes, spare)
+                bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
+                kept = checkpoints + ((row * chunks + chunk) * blocks + block) * columns
+                for i in range(n):
+                    _store(before + i * _BYTES, _load(kept + i * _BYTES))
+
+                for k in range(stop - start):
+                    t = start + k
+                    x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
+                    step = _load_part(delta[0] + row * delta[1] + t * delta[2] + offset, lanes, spare) + bias_v
+                    if softplus:
+                        _store(slopes + k * _BYTES, _sigmoid(step))
+                        step = _softplus(step)
+                    u = step * x_v
+                    _store(steps + k * _BYTES, step)
+                    _store(inputs + k * _BYTES, u)
+                    grad = _load_part(grad_y[0] + row * grad_y[1] + t * grad_y[2] + offset, lanes, spare)
+                    grad_total = grad
+                    if z[0] != 0:
+                        z_v = _load_part(z[0] + row * z[1] + t * z[2] + offset, lanes, spare)
+                        gate = _sigmoid(z_v)
+                        grad_total = grad * (z_v * gate)
+                    _store(grad_sums + k * _BYTES, grad_total)
+                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
+                    total = D_v * x_v
+                    here, lanes_C = before + k * columns, grad_C_lanes + k * columns
+                    for i in range(n):
+                        decay = _exp2(step * _load(a + i * _BYTES))
+                        state = decay * _load(here + i * _BYTES) + u * _fill(_load_one(B_t + 4 * i))
+                        state = _flush(state)
+                        _store(here + columns + i * _BYTES, state)
+                        _store(decays + k * columns + i * _BYTES, decay)
+                        _store(lanes_C + i * _BYTES, _load(lanes_C + i * _BYTES) + grad_total * state)
+                        total = total + state * _fill(_load_one(C_t + 4 * i))
+                    if z[0] != 0:
+                        # d SiLU(z) / d z = gate (1 + z (1 - gate))
+                        grad_gate = grad * total * (gate * (1.0 + z_v * (1.0 - gate)))
+                        _store_part(grad_z[0] + row * grad_z[1] + t * grad_z[2] + offset, grad_gate, lanes, spare)
+
+                grad_D_sum = _load(grad_D_sums + offset)
+                grad_bias_sum = _load(grad_bias_sums + offset)
+                for back_k in range(stop - start):
+                    k = stop - start - 1 - back_k
+                    t = start + k
+                    step, u = _load(steps + k * _BYTES), _load(inputs + k * _BYTES)
+                    grad_total = _load(grad_sums + k * _BYTES)
+                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
+                    here, lanes_B = before + k * columns, grad_B_lanes + k * columns
+                    grad_u, grad_step = zero, zero
+                    for i in range(n):
+                        g = _load(grad_h + i * _BYTES) + grad_total * _fill(_load_one(C_t + 4 * i))
+                        _store(lanes_B + i * _BYTES, _load(lanes_B + i * _BYTES) + u * g)
+                        grad_u = grad_u + g * _fill(_load_one(B_t + 4 * i))
+                        g = _flush(g * _load(decays + k * columns + i * _BYTES))
+                        _store(grad_h + i * _BYTES, g)
+                        # d loss / d (step A)
+                        q = g * _load(here + i * _BYTES)
+                        grad_step = grad_step + q * _load(a + i * _BYTES)
+                        _store(grad_a + i * _BYTES, _load(grad_a + i * _BYTES) + q * step)
+                    x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
+                    grad_input = step * grad_u + D_v * grad_total
+                    # a holds A log2(e)
+                    grad_raw = 0.6931471805599453 * grad_step + x_v * grad_u
+                    if softplus:
+                        grad_raw = grad_raw * _load(slopes + k * _BYTES)
+                    grad_D_sum = grad_D_sum + x_v * grad_total
+                    grad_bias_sum = grad_bias_sum + grad_raw
+                    _store_part(grad_x[0] + row * grad_x[1] + t * grad_x[2] + offset, grad_input, lanes, spare)
+                    _store_part(
+                        grad_delta[0] + row * grad_delta[1] + t * grad_delta[2] + offset, grad_raw, lanes, spare
+                    )
+                _store(grad_D_sums + offset, grad_D_sum)
+                _store(grad_bias_sums + offset, grad_bias_sum)
+
+            for k in range(stop - start):
+                B_out = grad_B[0] + row * grad_B[1] + (start + k) * grad_B[2]
+                C_out = grad_C[0] + row * grad_C[1] + (start + k) * grad_C[2]
+                for i in range(n):
+                    _store_one(B_out + 4 * i, _sum_lanes(_load(grad_B_lanes + (k * n + i) * _BYTES)))
+                    _store_one(C_out + 4 * i, _sum_lanes(_load(grad_C_lanes + (k * n + i) * _BYTES)))
+
+        for block in range(first_block, end_block):
+            lanes = min(WIDTH, d - block * WIDTH)
+            _store_columns(grad_states + block * columns, lanes, n, grad_initial + 4 * n * (row * d + block * WIDTH))
+
+    for block in range(first_block, end_block):
+        lanes = min(WIDTH, d - block * WIDTH)
+        _store_columns(grad_A_columns + block * columns, lanes, n, grad_A + 4 * n * WIDTH * block)
+        _store_part(grad_D + block * _BYTES, _load(grad_D_sums + block * _BYTES), lanes, spare)
+        _store_part(grad_bias + block * _BYTES, _load(grad_bias_sums + block * _BYTES), lanes, spare)
+    _restore_denormals(mode)
