@@ -1,0 +1,51 @@
+# `make demo` and `make test` need nothing but Python 3.10 or newer: the rest goes into .venv, at the versions of
+# constraints.txt. Another interpreter or folder: make test PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+# Test processes. Each takes its share of the processors (tests/conftest.py).
+WORKERS ?= 2
+
+PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PYTEST := $(VENV)/bin/python -m pytest
+DEMO_INSTALLED := $(VENV)/.demo-installed
+DEV_INSTALLED := $(VENV)/.dev-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-gpu check format
+
+help:  ## Print this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and recommend (about three minutes).
+	$(VENV)/bin/python trainer/run.py --config trainer/recipes/synthetic/mamba4rec.yaml
+
+test: $(DEV_INSTALLED)  ## Run the tests, without the slow ones.
+	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not gpu"
+
+test-all: $(DEV_INSTALLED)  ## Run the slow tests too.
+	$(PYTEST) --numprocesses $(WORKERS) -m "not gpu"
+
+test-gpu: $(DEV_INSTALLED)  ## Run the tests that need a CUDA device.
+	$(PYTEST) -m gpu
+
+check: $(DEV_INSTALLED)  ## Lint, check the format and the types.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(DEV_INSTALLED)  ## Fix what ruff can fix, and format.
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Newer than pyproject.toml and constraints.txt: nothing to install.
+$(DEMO_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[demo]"
+	touch $@
+
+$(DEV_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[dev]"
+	touch $@ $(DEMO_INSTALLED)
