@@ -73,10 +73,15 @@ def _load_config(folder: Path) -> object:
 
 def _load_weights(folder: Path) -> SeqRecPreTrainedModel:
     try:
-        model, report = AutoModel.from_pretrained(folder, output_loading_info=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        # Mismatched weights are refused below, with their names.
+        model, report = AutoModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be read, they are cut short or damaged: {error}") from error
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        raise ValueError(f"The weights in {folder} lack {', '.join(lacking)}, so the model would be partly random.")
+    for kind, problem in (("missing_keys", "lack"), ("mismatched_keys", "do not fit the configuration in")):
+        names = sorted(name if isinstance(name, str) else name[0] for name in report[kind])
+        if names:
+            raise ValueError(
+                f"The weights in {folder} {problem} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}, so the "
+                "model would be partly random. Use config.json and model.safetensors of one checkpoint."
+            )
     return model
