@@ -22,6 +22,9 @@ _WHERE = {
     "RankingCollator": "collators",
     "popularity_baseline": "baselines",
     "build_synthetic": "synthetic",
+    "InteractionsArguments": "interactions",
+    "build_dataset": "build",
+    "resolve_dataset": "resolve",
 }
 __all__ = sorted(_WHERE)
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from .catalog import CATALOG_FILE, Catalog
 from .sequences import SEQUENCES_FOLDER, STATISTICS_FILE
 
 CARD_FILE = "README.md"
-SEQUENCES_SCHEMA = pa.schema(
-    [("user_id", pa.string()), ("item_ids", pa.list_(pa.int32())), ("timestamps", pa.list_(pa.int64()))]
-)
 _OURS = {CARD_FILE, CATALOG_FILE, SEQUENCES_FOLDER, STATISTICS_FILE}
 _SIZE_CATEGORIES = (
     (10**3, "n<1K"),
@@ -35,7 +32,7 @@ _SIZE_CATEGORIES = (
 def write_dataset_folder(
     output: str | Path,
     catalog: Catalog,
-    batches: Iterable[pa.RecordBatch],
+    write_sequences: Callable[[Path], None],
     statistics: dict[str, Any],
     title: str,
     description: str,
@@ -49,7 +46,9 @@ def write_dataset_folder(
     Args:
         output (`str`): The folder. May not exist, be empty, or hold an earlier dataset, which is replaced.
         catalog (`Catalog`): What the rows stand for.
-        batches (iterable of `pyarrow.RecordBatch`): Columns as in `SEQUENCES_SCHEMA`, one row per user.
+        write_sequences (`Callable[[Path], None]`):
+            Writes `*.parquet` into the folder it is given: one row per user with `user_id` (string), `item_ids`
+            (list of int32) and `timestamps` (list of int64).
         statistics (`dict`): What else to say in `statistics.json` and the card; counts are added here.
         title (`str`), description (`str`): Heading and first paragraphs of the card.
 
@@ -58,9 +57,10 @@ def write_dataset_folder(
         ValueError: if there is no user.
     """
     with replacing_folder(output) as folder:
-        lengths = _write_sequences(folder / SEQUENCES_FOLDER, batches)
         catalog.save(folder)
-        statistics = count_statistics(lengths, catalog.n_items) | statistics
+        (folder / SEQUENCES_FOLDER).mkdir()
+        write_sequences(folder / SEQUENCES_FOLDER)
+        statistics = count_statistics(_history_lengths(folder / SEQUENCES_FOLDER), catalog.n_items) | statistics
         (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
         card = _card(title, description, catalog, statistics)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
@@ -94,14 +94,14 @@ def replacing_folder(output: str | Path) -> Iterator[Path]:
         FileExistsError: if `output` holds anything but a dataset of ours.
     """
     output = Path(output).resolve()
-    _check_replaceable(output)
+    check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
     try:
         # `mkdtemp` makes it private to the user; a dataset folder gets the usual rights.
         temporary.chmod(0o777 & ~_umask())
         yield temporary
-        _check_replaceable(output)
+        check_replaceable(output)
         if output.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
             output.rename(old / output.name)
@@ -113,7 +113,14 @@ def replacing_folder(output: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_replaceable(output: Path) -> None:
+def check_replaceable(output: str | Path) -> None:
+    """
+    Do nothing where a dataset folder may be written.
+
+    Raises:
+        FileExistsError: if `output` is a file or holds anything but a dataset of ours.
+    """
+    output = Path(output)
     if not output.exists():
         return
     if not output.is_dir():
@@ -133,15 +140,13 @@ def _umask() -> int:
     return mask
 
 
-def _write_sequences(folder: Path, batches: Iterable[pa.RecordBatch]) -> npt.NDArray[np.int64]:
-    """Write the histories into one file and return their lengths."""
-    folder.mkdir()
+def _history_lengths(folder: Path) -> npt.NDArray[np.int64]:
+    """Read the number of events of every user, one batch of users at a time."""
     lengths = []
-    with pq.ParquetWriter(folder / "part-00000.parquet", SEQUENCES_SCHEMA, compression="zstd") as writer:
-        for batch in batches:
-            batch = batch.cast(SEQUENCES_SCHEMA)
-            writer.write_batch(batch)
-            lengths.append(np.diff(batch["item_ids"].offsets.to_numpy()).astype(np.int64))
+    for path in sorted(folder.glob("*.parquet")):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["item_ids"]):
+                lengths.append(np.diff(batch["item_ids"].offsets.to_numpy()).astype(np.int64))
     if not lengths:
         raise ValueError("a dataset must have at least one user, got none.")
     return np.concatenate(lengths)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hf_seqrec.metrics import ranking_metrics
 
@@ -94,9 +95,9 @@ def generate_log(n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_le
             f"`n_users` must be at least 1 and `mean_length` at least {_MIN_LENGTH}, got {n_users} and {mean_length}."
         )
     rng = np.random.default_rng(seed)
-    lengths = rng.lognormal(np.log(mean_length) - _LENGTH_SPREAD**2 / 2, _LENGTH_SPREAD, n_users)
+    drawn_lengths = rng.lognormal(np.log(mean_length) - _LENGTH_SPREAD**2 / 2, _LENGTH_SPREAD, n_users).round()
     # Longest first, so that those who still read are always the first rows.
-    lengths = np.sort(np.clip(lengths.round(), _MIN_LENGTH, min(_MAX_LENGTH, n_items // 4)).astype(np.int64))[::-1]
+    lengths = np.sort(drawn_lengths.clip(_MIN_LENGTH, min(_MAX_LENGTH, n_items // 4)).astype(np.int64))[::-1]
     readers = _Readers(rng, lengths, volumes)
     items = np.full((n_users, lengths[0]), -1, dtype=np.int64)
     best_ranks = np.zeros(n_users, dtype=np.int64)
@@ -114,7 +115,8 @@ def generate_log(n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_le
         best_ranks[ending] = (probability[ending] >= of_chosen).sum(axis=1) - 1
 
     first = _FIRST_DAY + rng.integers(0, 365 * _DAY, (n_users, 1))
-    timestamps = first + rng.exponential(2 * _DAY, items.shape).astype(np.int64).cumsum(axis=1)
+    gaps = rng.exponential(2 * _DAY, (n_users, items.shape[1])).astype(np.int64)
+    timestamps = first + gaps.cumsum(axis=1)
     order = rng.permutation(n_users)
     return SyntheticLog(items[order], timestamps[order], lengths[order], best_ranks[order])
 
@@ -155,7 +157,12 @@ class _Readers:
 
 
 def build_synthetic(
-    output: str | Path, n_users: int = 3000, n_items: int = 500, seed: int = 0, mean_length: float = 40.0
+    output: str | Path,
+    n_users: int = 3000,
+    n_items: int = 500,
+    seed: int = 0,
+    mean_length: float = 40.0,
+    fingerprint: str | None = None,
 ) -> Path:
     r"""
     Write the synthetic dataset as a dataset folder and return its path.
@@ -185,7 +192,7 @@ def build_synthetic(
     offsets = np.concatenate([[0], log.lengths.cumsum()])
     item_rows = row_of[log.items[happened]]
     user_ids = pa.array([f"reader-{user:04d}" for user in range(1, n_users + 1)])
-    batch = pa.record_batch(
+    table = pa.table(
         {
             "user_id": user_ids,
             "item_ids": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(item_rows)),
@@ -202,10 +209,16 @@ def build_synthetic(
             "seed": seed,
             "mean_length": mean_length,
         },
+        "fingerprint": fingerprint,
         "reachable": best | {f"{name}_with_seen": value for name, value in best.items()},
         "popularity": popularity_baseline(splits.train, splits.test),
     }
-    return write_dataset_folder(output, catalog, [batch], statistics, "Synthetic readers", _description(statistics))
+    description = _description(statistics)
+
+    def write_sequences(folder: Path) -> None:
+        pq.write_table(table, folder / "part-00000.parquet", compression="zstd")
+
+    return write_dataset_folder(output, catalog, write_sequences, statistics, "Synthetic readers", description)
 
 
 def _description(statistics: dict[str, Any]) -> str:
