@@ -13,8 +13,8 @@ class SeqRecConfig(PreTrainedConfig):
 
     Args:
         vocab_size (`int`, *optional*, defaults to 3417):
-            Rows of the item embedding: row 0 is padding, rows `1..n_items` are the items, so `n_items + 1`. The
-            default is MovieLens-1M (3,416 items).
+            Rows of the item embedding: row 0 is padding, rows `1..n_items` are the items, so `n_items + 1`, and more
+            where a model has other special rows: see `vocab_size_for`. The default is MovieLens-1M (3,416 items).
         hidden_size (`int`, *optional*, defaults to 64):
             Width `d` of the item embedding and of the encoder's output.
         num_hidden_layers (`int`, *optional*, defaults to 1):
@@ -34,6 +34,8 @@ class SeqRecConfig(PreTrainedConfig):
     """
 
     model_type = "seqrec"
+    # Rows of the item embedding that are no items: padding, row 0.
+    n_special_rows = 1
 
     vocab_size: int = 3417
     hidden_size: int = 64
@@ -46,10 +48,11 @@ class SeqRecConfig(PreTrainedConfig):
     use_cache: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.vocab_size < 2:
+        if self.n_items < 1:
             raise ValueError(
-                f"`vocab_size` counts the padding row and at least one item, so it must be at least 2, "
-                f"got {self.vocab_size}. Pass `catalog.vocab_size`."
+                f"`vocab_size` counts {self.n_special_rows} special rows and at least one item, so it must be at "
+                f"least {self.n_special_rows + 1}, got {self.vocab_size}. "
+                f"Pass `{type(self).__name__}.vocab_size_for(catalog.n_items)`."
             )
         for name in ("hidden_size", "num_hidden_layers"):
             if getattr(self, name) < 1:
@@ -62,7 +65,34 @@ class SeqRecConfig(PreTrainedConfig):
             raise ValueError(f"`pad_token_id` must be 0, the catalog's padding row, got {self.pad_token_id}.")
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def vocab_size_for(cls, n_items: int) -> int:
+        """Return the `vocab_size` that a catalog of `n_items` items needs: the items and the model's special rows."""
+        return n_items + cls.n_special_rows
+
     @property
     def n_items(self) -> int:
-        """Number of items of the catalog, without the padding row."""
-        return self.vocab_size - 1
+        """Number of items of the catalog, without padding."""
+        return self.vocab_size - self.n_special_rows
+
+    @property
+    def objective(self) -> str:
+        """What the model learns, which decides how batches are made: a key of `hf_seqrec.data.OBJECTIVES`."""
+        return "next_item"
+
+    @property
+    def stateless_because(self) -> str | None:
+        """Why no state can be carried from one call to the next; `None` where it can."""
+        return None
+
+    def _check_attention(self) -> None:
+        """Check `num_attention_heads` and `attention_probs_dropout_prob`, for configurations that have them."""
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`num_attention_heads` must divide `hidden_size`, got {self.num_attention_heads} heads and a width "
+                f"of {self.hidden_size}."
+            )
+        if not 0.0 <= self.attention_probs_dropout_prob < 1.0:
+            raise ValueError(
+                f"`attention_probs_dropout_prob` must be in [0, 1), got {self.attention_probs_dropout_prob}."
+            )

@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
 from .losses import full_softmax_loss
-from .padding import last_real_position, right_padded
+from .padding import RightPadded, last_real_position, right_padded
 from .retrieval import score_items, target_ranks, top_k_items
 
 
@@ -25,8 +25,8 @@ class SeqRecOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, *optional*, returned when `labels` are given): Mean over the labelled positions.
-        logits (`torch.FloatTensor`, *optional*): Scores of every catalog row, the padding row at `-inf`: `(b, v)` for
-            the item after each history, or `(b, l, v)` where `output_logits=True`.
+        logits (`torch.FloatTensor`, *optional*): Scores of every catalog row (`v = n_items + 1`), the padding row at
+            `-inf`: `(b, v)` for the item after each history, or `(b, l, v)` where `output_logits=True`.
         last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output.
         cache_params (`Cache`, *optional*): State after the last item, to go on from.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
@@ -81,6 +81,26 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `encode`.")
 
+    def new_cache(self) -> Cache:
+        """Make the empty state that `use_cache=True` starts from; for models that keep more than Mamba's states."""
+        return DynamicCache(config=self.config)
+
+    def with_query(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        r"""
+        Turn right-padded histories into what is encoded to predict the item after each: the histories themselves.
+
+        BERT4Rec appends its mask row here. The state at a row's last real position is the one that predicts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
+        """
+        return input_ids, attention_mask
+
+    def output_items(self) -> tuple[Tensor, Tensor | None]:
+        """Return what scores the catalog: the output embedding `(v, d)` of every row, and a bias `(v,)` or `None`."""
+        return self.item_embeddings.weight, None
+
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs
     @can_return_tuple
@@ -98,6 +118,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         r"""
         Encode histories and, with `labels`, compute the training loss; without, score the whole catalog.
 
+        Where the scores of the next items are asked for (no `labels`, no `output_logits`), `with_query` has its say.
+
         Args:
             input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either side.
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions. By default every
@@ -109,32 +131,45 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 to true when `cache_params` is given.
             num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches
                 and processes, by which Trainer wants the loss divided.
-            output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position. By default
-                they are `(b, v)`, for the item after each history, and left out when `labels` are given.
+            output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position; with `False`
+                there are none. By default they are `(b, v)`, for the item after each history, and left out when
+                `labels` are given.
 
         Raises:
-            ValueError: if a row is out of the catalog, a history is empty or too long, or no position has a label.
+            ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, or
+                state is asked of a model that has none.
         """
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
         self._check_input_ids(input_ids)
         use_cache = self.config.use_cache if use_cache is None else use_cache
+        why_not = self.config.stateless_because
+        if (use_cache or cache_params is not None) and why_not is not None:
+            raise ValueError(
+                f"`use_cache=True` and `cache_params` ask for a state to go on from, but {why_not}. "
+                "Leave both out and encode the whole history at each call."
+            )
         if cache_params is None and use_cache:
-            cache_params = DynamicCache(config=self.config)
+            cache_params = self.new_cache()
 
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
-        inputs_embeds = self.item_embeddings(padding.gather(input_ids).masked_fill(mask == 0, 0))
-        hidden_states = self.encode(inputs_embeds, mask, cache_params)
+        input_ids = padding.gather(input_ids).masked_fill(mask == 0, 0)
+        if labels is None and output_logits is None:
+            input_ids, mask = self.with_query(input_ids, mask)
+            if mask is not padding.attention_mask:
+                # Not the caller's positions any more.
+                padding = RightPadded(mask, None)
+        hidden_states = self.encode(self.item_embeddings(input_ids), mask, cache_params)
 
         loss = logits = None
         if labels is not None:
             labels = padding.gather(labels)
             loss = self.item_loss(hidden_states[labels != -100], labels[labels != -100], num_items_in_batch)
         if output_logits:
-            logits = score_items(padding.scatter(hidden_states), self.item_embeddings.weight)
+            logits = score_items(padding.scatter(hidden_states), *self.output_items())
         elif labels is None and output_logits is None:
-            logits = score_items(self._last_state(hidden_states, mask), self.item_embeddings.weight)
+            logits = score_items(self._last_state(hidden_states, mask), *self.output_items())
         return SeqRecOutput(
             loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache_params=cache_params
         )
@@ -143,9 +178,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self, hidden_states: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Compute the training loss of states `(m, d)` against the right items `(m,)`: the full softmax."""
-        return full_softmax_loss(
-            hidden_states, self.item_embeddings.weight, labels, num_items_in_batch=num_items_in_batch
-        )
+        items, bias = self.output_items()
+        return full_softmax_loss(hidden_states, items, labels, bias, num_items_in_batch=num_items_in_batch)
 
     @torch.no_grad()
     def rank_targets(
@@ -155,17 +189,25 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Rank each user's held-out item among the whole catalog, with the history excluded and with it, each `(b,)`.
 
         Args:
-            last_hidden_state (`torch.Tensor` of shape `(b, l, d)`): What `forward` returned for the histories.
+            last_hidden_state (`torch.Tensor` of shape `(b, l, d)`): What `forward` returned for the batch of a
+                collator for ranking.
             attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions.
             targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
             seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's whole history, padded with 0.
 
         Raises:
-            ValueError: if a history is empty or a score is NaN.
+            ValueError: if the shapes do not fit, a history is empty or a score is NaN.
         """
+        if last_hidden_state.shape[:2] != attention_mask.shape:
+            raise ValueError(
+                "`last_hidden_state` and `attention_mask` must have the same positions, got shapes "
+                f"{tuple(last_hidden_state.shape)} and {tuple(attention_mask.shape)}. Pass the mask of a batch of a "
+                "collator for ranking, and what `forward` made of that batch, labels included."
+            )
         padding = right_padded(attention_mask)
         states = self._last_state(padding.gather(last_hidden_state), padding.attention_mask)
-        return target_ranks(states, self.item_embeddings.weight, targets, seen_items)
+        items, bias = self.output_items()
+        return target_ranks(states, items, targets, seen_items, bias)
 
     @torch.no_grad()
     def recommend(
@@ -201,13 +243,15 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         >>> rows, scores = model.recommend(torch.tensor([[12, 7, 431]]), top_k=10)
         ```
         """
-        self._check_rows("input_ids", input_ids)
+        self._check_rows("input_ids", input_ids, self.config.n_items + 1)
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
         seen = padding.gather(input_ids).masked_fill(mask == 0, 0)
         history, mask = self._most_recent(seen, mask)
+        self._check_not_empty(mask)
+        history, mask = self.with_query(history, mask)
 
         was_training = self.training
         self.eval()
@@ -217,17 +261,18 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             self.train(was_training)
         states = self._last_state(output.last_hidden_state, mask)
 
-        weight = self.item_embeddings.weight
+        items, bias = self.output_items()
         rows_left = self.config.n_items
         if candidate_rows is not None:
-            self._check_rows("candidate_rows", candidate_rows)
+            self._check_rows("candidate_rows", candidate_rows, self.config.n_items + 1)
             # The padding row first, as in the whole catalog, so that it is masked here too.
             candidate_rows = torch.cat([candidate_rows.new_zeros(1), candidate_rows[candidate_rows > 0].unique()])
-            weight, rows_left = weight[candidate_rows], len(candidate_rows) - 1
+            items, rows_left = items[candidate_rows], len(candidate_rows) - 1
+            bias = None if bias is None else bias[candidate_rows]
             seen = torch.searchsorted(candidate_rows, seen) * torch.isin(seen, candidate_rows)
         if top_k < 1 or top_k > rows_left:
             raise ValueError(f"`top_k` must be between 1 and the {rows_left} items to choose from, got {top_k}.")
-        rows, scores = top_k_items(states, weight, top_k, excluded_rows=seen if exclude_seen else None)
+        rows, scores = top_k_items(states, items, top_k, bias, excluded_rows=seen if exclude_seen else None)
         if torch.isneginf(scores).any():
             user = int(torch.isneginf(scores).any(dim=1).nonzero()[0])
             left = int((~torch.isneginf(scores[user])).sum())
@@ -254,18 +299,21 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
     def _last_state(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         """Pick the state `(b, d)` after each right-padded history, none of which may be empty."""
+        self._check_not_empty(attention_mask)
+        return last_real_position(hidden_states, attention_mask)
+
+    def _check_not_empty(self, attention_mask: Tensor) -> None:
         if not torch.compiler.is_compiling() and not attention_mask.any(dim=1).all():
             empty = int((~attention_mask.any(dim=1)).nonzero()[0])
             raise ValueError(
                 f"The history of user {empty} of the batch is empty, so there is nothing to recommend from. "
                 "Leave such users out, or recommend the most popular items to them."
             )
-        return last_real_position(hidden_states, attention_mask)
 
     def _check_input_ids(self, input_ids: Tensor) -> None:
         # On an accelerator the check would wait for the device at every step; there the data was checked when loaded.
         if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            self._check_rows("input_ids", input_ids)
+            self._check_rows("input_ids", input_ids, self.config.vocab_size)
         longest = self.config.max_position_embeddings
         if longest is not None and input_ids.shape[1] > longest:
             raise ValueError(
@@ -273,12 +321,12 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 "(`config.max_position_embeddings`). Keep the most recent ones, as `recommend` and the collators do."
             )
 
-    def _check_rows(self, name: str, rows: Tensor) -> None:
+    def _check_rows(self, name: str, rows: Tensor, n_rows: int) -> None:
         if rows.numel() == 0:
             raise ValueError(f"`{name}` is empty (shape {tuple(rows.shape)}). Pass at least one catalog row.")
         lowest, highest = (int(bound) for bound in rows.aminmax())
-        if lowest < 0 or highest >= self.config.vocab_size:
+        if lowest < 0 or highest >= n_rows:
             raise ValueError(
-                f"`{name}` must be catalog rows in 0..{self.config.vocab_size - 1}, got {lowest}..{highest}. "
+                f"`{name}` must be catalog rows in 0..{n_rows - 1}, got {lowest}..{highest}. "
                 "Translate raw item ids with `Catalog.encode`, and use the catalog that was saved with this model."
             )
