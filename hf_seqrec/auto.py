@@ -26,6 +26,9 @@ def config_class(model_type: str) -> type:
 
 def model_class(model_type: str) -> type:
     """Return the model class of one of [`MODEL_TYPES`]."""
+    # A modeling file imports this registry on its way. Were that the registry's first import, it would register the
+    # class before the file has defined it.
+    importlib.import_module("transformers.models.auto.modeling_auto")
     return _class_named(f"modeling_{model_type}", model_type)
 
 
