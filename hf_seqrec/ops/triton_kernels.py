@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _softplus(x):
+def softplus(x):
     # max(x, 0) + log1p(w) with w = exp(-|x|), and log1p(w) = 2 atanh(w / (2 + w)) as a series: exact to float32 where
     # log(1 + w) would lose the small steps that a trained `delta` mostly has.
     w = tl.exp2(tl.abs(x) * -1.4426950408889634)
@@ -27,7 +27,7 @@ def _softplus(x):
 
 
 @triton.jit
-def _sigmoid(x):
+def sigmoid(x):
     return 1.0 / (1.0 + tl.exp2(x * -1.4426950408889634))
 
 
@@ -78,9 +78,9 @@ def scan_kernel(
     if lengths is not None:
         end = tl.minimum(end, tl.load(lengths + row).to(tl.int32))
 
-    # One channel a thread, all its states in that thread's registers: y needs no shuffles. The hint keeps the compiler
-    # from giving a thread four neighbouring channels instead.
-    cols = tl.max_contiguous((program % blocks_d) * BLOCK_D + tl.arange(0, BLOCK_D), 1)
+    # One channel a thread, all its states in that thread's registers: y needs no shuffles. The hint (no alignment)
+    # keeps the compiler from giving a thread four neighbouring channels instead.
+    cols = tl.multiple_of((program % blocks_d) * BLOCK_D + tl.arange(0, BLOCK_D), 1)
     inside = (cols < WIDTH) | (WIDTH % BLOCK_D == 0)
     ns = tl.arange(0, PAD_N)
     real = ns < N
@@ -133,7 +133,7 @@ def scan_kernel(
         if delta_bias is not None:
             step += bias
         if SOFTPLUS:
-            step = _softplus(step)
+            step = softplus(step)
         if total_step is not None:
             elapsed += step
         if y is not None:
@@ -151,7 +151,7 @@ def scan_kernel(
                 if y_ungated is not None:
                     tl.store(y_ungated, out, mask=inside)
                     y_ungated += WIDTH
-                out *= gate * _sigmoid(gate)
+                out *= gate * sigmoid(gate)
             tl.store(y, out, mask=inside)
             y += WIDTH
 
@@ -199,7 +199,8 @@ def segment_gradient_kernel(
     if lengths is not None:
         end = tl.minimum(end, tl.load(lengths + row).to(tl.int32))
 
-    cols = tl.max_contiguous((program % blocks_d) * BLOCK_D + tl.arange(0, BLOCK_D), 1)
+    # The layout of `scan_kernel`.
+    cols = tl.multiple_of((program % blocks_d) * BLOCK_D + tl.arange(0, BLOCK_D), 1)
     inside = (cols < WIDTH) | (WIDTH % BLOCK_D == 0)
     ns = tl.arange(0, PAD_N)
     real = ns < N
@@ -224,10 +225,10 @@ def segment_gradient_kernel(
         if delta_bias is not None:
             step += bias
         if SOFTPLUS:
-            step = _softplus(step)
+            step = softplus(step)
         if z is not None:
             gate = tl.load(z + t * z_l + cols, mask=inside, other=0.0).to(tl.float32)
-            grad *= gate * _sigmoid(gate)
+            grad *= gate * sigmoid(gate)
         elapsed += step
         flow = tl.exp2(step[None, :] * a) * (grad[None, :] * c[:, None] + flow)
 
@@ -387,16 +388,16 @@ def scan_backward_kernel(
             raw += tl.load(delta_bias + cols, mask=in_cols, other=0.0)
         step = raw
         if SOFTPLUS:
-            step = _softplus(raw)
+            step = softplus(raw)
         # A step of zero past the row's end leaves the state and its gradient as they are.
         step = tl.where(live, step, 0.0)
         if z is not None:
             gate = tl.load(z + t * z_l + cols, mask=live, other=0.0).to(tl.float32)
             plain = tl.load(y_ungated + t * WIDTH + cols, mask=live, other=0.0).to(tl.float32)
-            sigmoid = _sigmoid(gate)
-            slope = sigmoid * (1.0 + gate * (1.0 - sigmoid))
+            share = sigmoid(gate)
+            slope = share * (1.0 + gate * (1.0 - share))
             tl.store(grad_z + t * WIDTH + cols, grad * plain * slope, mask=live)
-            grad *= gate * sigmoid
+            grad *= gate * share
         if D is not None:
             tl.store(own + 4 * slot, tl.load(own + 4 * slot) + grad * value)
         tl.store(own, step)
@@ -417,7 +418,7 @@ def scan_backward_kernel(
             flow = tl.load(carry + n0 * WIDTH + tile, mask=inside, other=0.0)
             sum_A = tl.load(grad_A + n0 * WIDTH + tile, mask=inside, other=0.0)
             b_at = B + origin * B_l * UNIT + ns
-            c_at = C + origin * C_l * UNIT + ns
+            c_at = C + (origin + CHUNK - 1) * C_l * UNIT + ns
             grad_b_at = grad_B + origin * N + ns
             grad_c_at = grad_C + origin * N + ns
             states = (state,)
@@ -425,7 +426,8 @@ def scan_backward_kernel(
             bs = ()
             for k in tl.static_range(CHUNK):
                 valid = ns < tl.where(origin + k < end, N, 0)
-                b = tl.load(b_at + k * B_l * UNIT, mask=valid, other=0.0).to(tl.float32)[:, None]
+                b = tl.load(b_at, mask=valid, other=0.0).to(tl.float32)[:, None]
+                b_at += B_l * UNIT
                 decay = tl.exp2(tl.load(shared + k * BLOCK_D) * a)
                 state = decay * state + tl.load(shared + slot + k * BLOCK_D) * b
                 states = states + (state,)
@@ -435,7 +437,8 @@ def scan_backward_kernel(
             sums_A = ()
             for k in tl.static_range(CHUNK - 1, -1, -1):
                 valid = ns < tl.where(origin + k < end, N, 0)
-                c = tl.load(c_at + k * C_l * UNIT, mask=valid, other=0.0).to(tl.float32)[:, None]
+                c = tl.load(c_at, mask=valid, other=0.0).to(tl.float32)[:, None]
+                c_at -= C_l * UNIT
                 grad_k = tl.load(shared + 2 * slot + k * BLOCK_D)
                 tl.store(grad_c_at + k * N, tl.sum(grad_k * states[k + 1], 1), mask=valid)
                 flow = grad_k * c + flow
@@ -464,7 +467,7 @@ def scan_backward_kernel(
             raw = tl.load(delta + t * delta_l + cols, mask=live, other=0.0).to(tl.float32)
             if delta_bias is not None:
                 raw += tl.load(delta_bias + cols, mask=in_cols, other=0.0)
-            grad_step *= _sigmoid(raw)
+            grad_step *= sigmoid(raw)
         if delta_bias is not None:
             tl.store(own + 5 * slot, tl.load(own + 5 * slot) + tl.where(live, grad_step, 0.0))
         tl.store(grad_delta + t * WIDTH + cols, grad_step, mask=live)

@@ -12,7 +12,6 @@ Compared with `selective_scan_reference` in tests/ops/test_triton_scan.py.
 """
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,17 +19,17 @@ import triton
 from torch import Tensor
 
 from .triton_kernels import combine_kernel, scan_backward_kernel, scan_kernel, segment_gradient_kernel
+from .triton_launch import check_dtypes, contiguous_rows, on, processors, strides
 
 # Positions between two kept states. More make the backward run out of registers, fewer cost memory.
 CHUNK = 8
 # States and channels in the tile of one warp in the backward: four channels a thread, one 16-byte load.
 _BACKWARD_BLOCK_N = 4
 _BACKWARD_BLOCK_D = 32
-# Registers a thread may use, so that four forward programs share a quarter of a multiprocessor.
-_FORWARD_REGISTERS = 128
+# Registers a thread may use: nearly four forward programs share a quarter of a multiprocessor, two backward ones.
+_FORWARD_REGISTERS = 136
 _BACKWARD_REGISTERS = 255
 _LOG2_E = 1.4426950408889634
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def selective_scan(
@@ -58,25 +57,19 @@ def selective_scan(
         ValueError: if one row spans 2**31 elements or more.
     """
     inputs = {"x": x, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    for name, tensor in (inputs | {"initial_state": initial_state}).items():
-        if tensor is not None and tensor.dtype not in _DTYPES:
-            raise TypeError(
-                f"`{name}` must be float32, bfloat16 or float16, got {tensor.dtype}. "
-                "Cast it, or set HF_SEQREC_SCAN=chunked."
-            )
+    inputs["initial_state"] = initial_state
+    check_dtypes(**inputs)
     A = A.float()
-    if x.numel() == 0 or A.numel() == 0:
+    if x.numel() == 0:
         return _scan_of_nothing(x, A, initial_state)
-    x, delta, B, C = (_contiguous_rows(tensor) for tensor in (x, delta, B, C))
-    z = None if z is None else _contiguous_rows(z)
+    x, delta, B, C = (contiguous_rows(tensor) for tensor in (x, delta, B, C))
+    z = None if z is None else contiguous_rows(z)
     if max(x.shape[1] * tensor.stride(1) for tensor in (x, delta, B, C, *([] if z is None else [z]))) >= 2**31:
         raise ValueError(f"A row of `x` must span less than 2**31 elements, got shape {tuple(x.shape)}.")
     D, delta_bias, initial_state = (
         None if tensor is None else tensor.float().contiguous() for tensor in (D, delta_bias, initial_state)
     )
-    keep = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (*inputs.values(), initial_state)
-    )
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs.values())
     y, final_state, _, _ = _scan(x, delta, A, B, C, D, z, delta_bias, initial_state, lengths, delta_softplus, keep)
     return y, final_state
 
@@ -85,10 +78,6 @@ def _scan_of_nothing(x: Tensor, A: Tensor, initial_state: Tensor | None) -> tupl
     if initial_state is None:
         return x.clone(), x.new_zeros(x.shape[0], *A.shape, dtype=torch.float32)
     return x.clone(), initial_state.float().clone()
-
-
-def _contiguous_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 @torch.library.custom_op("hf_seqrec::triton_scan", mutates_args=())
@@ -121,7 +110,7 @@ def _scan(
         "delta_bias": delta_bias,
         "lengths": lengths,
         "length": length,
-        **_strides(x=x, delta=delta),
+        **strides(x=x, delta=delta),
         **_strides_in_units(B=B, C=C),
         "segment": shapes.segment,
         "n_segments": shapes.n_segments,
@@ -135,7 +124,7 @@ def _scan(
     }
     first = None if initial_state is None else _transposed_and_padded(initial_state, shapes.pad_n)
     last = x.new_empty(b, shapes.pad_n, d, dtype=torch.float32)
-    with _on(x):
+    with on(x):
         if shapes.n_segments > 1:
             states, elapsed = _segment_buffers(x, shapes)
             nothing = {"C": None, "z": None, "initial": None, "y": None, "y_ungated": None, "checkpoints": None}
@@ -146,7 +135,7 @@ def _scan(
             **common,
             C=C,
             z=z,
-            **_strides(z=x if z is None else z),
+            **strides(z=x if z is None else z),
             initial=first,
             y=y,
             y_ungated=y_ungated if keep and z is not None else None,
@@ -206,7 +195,7 @@ def _scan_backward(
     """Gradients of `x, delta, A, B, C, D, z, delta_bias, initial_state`; empty where there is no such argument."""
     (b, length, d), n = x.shape, A.shape[1]
     shapes = _Shapes.of(x, A, blocks_d=triton.cdiv(d, _BACKWARD_BLOCK_D))
-    grad_y = _contiguous_rows(grad_y)
+    grad_y = contiguous_rows(grad_y)
     A2 = _transposed_and_padded(A * _LOG2_E, shapes.pad_n)
     parts = b * shapes.n_segments
     new = functools.partial(torch.zeros if lengths is not None else torch.empty, device=x.device)
@@ -227,7 +216,7 @@ def _scan_backward(
         "lengths": lengths,
         "grad_y": grad_y,
         "length": length,
-        **_strides(delta=delta, z=x if z is None else z, grad_y=grad_y),
+        **strides(delta=delta, z=x if z is None else z, grad_y=grad_y),
         "segment": shapes.segment,
         "n_segments": shapes.n_segments,
         "WIDTH": d,
@@ -235,7 +224,7 @@ def _scan_backward(
         "PAD_N": shapes.pad_n,
         "SOFTPLUS": delta_softplus,
     }
-    with _on(x):
+    with on(x):
         if shapes.n_segments > 1:
             carry, elapsed = _segment_buffers(x, shapes)
             block_d = _forward_block_d(n)
@@ -269,7 +258,7 @@ def _scan_backward(
             grad_D=grad_D,
             grad_bias=grad_bias,
             batch=b,
-            **_strides(x=x),
+            **strides(x=x),
             **_strides_in_units(B=B, C=C),
             BLOCK_N=_BACKWARD_BLOCK_N,
             BLOCK_D=_BACKWARD_BLOCK_D,
@@ -356,11 +345,11 @@ class _Shapes(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, A: Tensor, blocks_d: int) -> "_Shapes":
         b, length, _ = x.shape
-        programs, processors = b * blocks_d, _processors(x.device)
+        programs, available = b * blocks_d, processors(x.device)
         n_segments = 1
-        if programs < 4 * processors:
+        if programs < 4 * available:
             # Enough for several warps in each quarter of a multiprocessor, none shorter than eight chunks.
-            n_segments = max(1, min(triton.cdiv(32 * processors, programs), length // (8 * CHUNK)))
+            n_segments = max(1, min(triton.cdiv(32 * available, programs), length // (8 * CHUNK)))
         segment = triton.cdiv(triton.cdiv(length, n_segments), CHUNK) * CHUNK
         n_segments = triton.cdiv(length, segment)
         return cls(_padded(A.shape[1]), blocks_d, segment, n_segments, programs * n_segments)
@@ -368,16 +357,6 @@ class _Shapes(NamedTuple):
     @property
     def grid(self) -> tuple[int]:
         return (self.programs,)
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    """Streaming multiprocessors; one for the interpreter."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def _on(tensor: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
 def _options(registers: int | None) -> dict[str, Any]:
@@ -402,18 +381,11 @@ def _transposed_and_padded(tensor: Tensor, pad_n: int) -> Tensor:
     return padded
 
 
-def _strides(**tensors: Tensor) -> dict[str, int]:
-    """`name_b` and `name_l` for each."""
-    return {
-        f"{name}_{axis}": tensor.stride(index) for name, tensor in tensors.items() for index, axis in enumerate("bl")
-    }
-
-
 def _strides_in_units(**tensors: Tensor) -> dict[str, int]:
-    """Like `_strides`, divided by the `UNIT` that tells the compiler when four elements can be loaded as one."""
-    strides = _strides(**tensors)
-    unit = 4 if all(stride % 4 == 0 for stride in strides.values()) else 1
-    return {name: stride // unit for name, stride in strides.items()} | {"UNIT": unit}
+    """Like `strides`, divided by the `UNIT` that tells the compiler when four elements can be loaded as one."""
+    plain = strides(**tensors)
+    unit = 4 if all(stride % 4 == 0 for stride in plain.values()) else 1
+    return {name: stride // unit for name, stride in plain.items()} | {"UNIT": unit}
 
 
 def _segment_buffers(x: Tensor, shapes: _Shapes) -> tuple[Tensor, Tensor]:
