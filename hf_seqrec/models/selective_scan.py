@@ -310,7 +310,10 @@ def forced_backend() -> str | None:
     return os.environ.get("HF_SEQREC_SCAN") or None
 
 
-@functools.cache
+# What the look-up below has found.
+_FASTER_OPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+
+
 def faster_op(name: str, device_type: str, backend: str | None = None) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """
     Look up `name` (`"selective_scan"` or `"causal_conv1d"`) in `hf_seqrec.ops`; `None` where torch has to do.
@@ -318,16 +321,33 @@ def faster_op(name: str, device_type: str, backend: str | None = None) -> Callab
     Raises:
         ValueError: if `backend` is named and cannot be used on the device.
     """
+    key = _look_up(name, device_type, backend)
+    return _FASTER_OPS[key] if key else None
+
+
+# A key and not the function: of the two, torch.compile takes only the key for a constant.
+@torch.compiler.assume_constant_result
+def _look_up(name: str, device_type: str, backend: str | None) -> str:
+    return _cached_look_up(name, device_type, backend)
+
+
+@functools.cache
+def _cached_look_up(name: str, device_type: str, backend: str | None) -> str:
     try:
         from hf_seqrec.ops import find_op
     except ModuleNotFoundError as error:  # loaded from the Hub, package not installed
         if backend is None:
-            return None
+            return ""
         raise ValueError(
             f"`HF_SEQREC_SCAN` must be 'reference' or 'chunked' where hf_seqrec is not installed, got {backend!r}. "
             "Install hf_seqrec or unset it."
         ) from error
-    return find_op(name, device_type, backend)
+    op = find_op(name, device_type, backend)
+    if op is None:
+        return ""
+    key = f"{name} {device_type} {backend}"
+    _FASTER_OPS[key] = op
+    return key
 
 
 def _check_shapes(

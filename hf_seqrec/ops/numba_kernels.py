@@ -25,7 +25,8 @@ from numba.extending import intrinsic, models, register_model
 _triple, _, _features = cpu_target.target_context.codegen().magic_tuple()
 _IS_X86 = _triple.startswith(("x86_64", "i686", "i386"))
 # Lanes of a vector: one AVX-512 register, elsewhere as many registers as it takes for 8.
-WIDTH = 16 if "+avx512f" in _features.split(",") else 8
+_IS_AVX512 = "+avx512f" in _features.split(",")
+WIDTH = 16 if _IS_AVX512 else 8
 # Positions between two states that the forward keeps for the backward.
 CHUNK = 32
 
@@ -184,13 +185,30 @@ def _magnitude(typingctx, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _add_to_exponent(typingctx, value, whole):  # type: ignore[no-untyped-def]
-    """`value * 2**k`, where the low bits of `whole` spell the integer k."""
+def _round(typingctx, value):  # type: ignore[no-untyped-def]
+    """To the nearest integer."""
 
     def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(_FLOATS, [_FLOATS])
+        return builder.call(get_or_insert_function(builder.module, kind, f"llvm.rint.v{WIDTH}f32"), args)
+
+    return _vector(_vector), codegen
+
+
+@intrinsic
+def _scale(typingctx, value, shift):  # type: ignore[no-untyped-def]
+    """`value * 2**k`: `shift` is k with AVX-512; elsewhere its low bits spell k, and the result must be normal."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        if _IS_AVX512:
+            mask, rounding = ir.IntType(16), ir.IntType(32)
+            kind = ir.FunctionType(_FLOATS, [_FLOATS, _FLOATS, _FLOATS, mask, rounding])
+            scalef = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.scalef.ps.512")
+            # All lanes, the current rounding mode.
+            return builder.call(scalef, [*args, args[0], ir.Constant(mask, 0xFFFF), ir.Constant(rounding, 4)])
         bits, exponent = (builder.bitcast(arg, _INTS) for arg in args)
-        shifted = builder.shl(exponent, ir.Constant(_INTS, [23] * WIDTH))
-        return builder.bitcast(builder.add(bits, shifted), _FLOATS)
+        exponent = builder.shl(exponent, ir.Constant(_INTS, [23] * WIDTH))
+        return builder.bitcast(builder.add(bits, exponent), _FLOATS)
 
     return _vector(_vector, _vector), codegen
 
@@ -272,15 +290,16 @@ _helper = numba.njit(error_model="numpy")
 
 @_helper
 def _exp2(value):  # type: ignore[no-untyped-def]
-    """
-    `2**value` to 1 in the last place or two: exactly 1 at 0, where a scan spends its long memories.
-
-    Beyond the range of float32 it stays at 2**-126 and 2**127.
-    """
-    value = _smaller(127.0, _larger(-126.0, value))
-    # Adding 1.5 * 2**23 rounds to an integer and leaves it in the low bits.
-    shifted = value + 12582912.0
-    f = value - (shifted - 12582912.0)
+    """`2**value` to 1 or 2 in the last place; exactly 1 at 0, where a state spends its long memories."""
+    if _IS_AVX512:
+        whole = shift = _round(value)
+    else:
+        # Without the instructions that round and scale: stay at 2**-126 and 2**127 beyond the range of float32, and
+        # add 1.5 * 2**23, which rounds to an integer and leaves it in the low bits.
+        value = _smaller(127.0, _larger(-126.0, value))
+        shift = value + 12582912.0
+        whole = shift - 12582912.0
+    f = value - whole
     # Minimax for the relative error on [-0.5, 0.5] given the first two coefficients; 3e-9.
     p = 1.53211633e-4 * f + 1.33901658e-3
     p = p * f + 9.61852633e-3
@@ -288,7 +307,7 @@ def _exp2(value):  # type: ignore[no-untyped-def]
     p = p * f + 2.40226475e-1
     p = p * f + 6.93147181e-1
     p = p * f + 1.0
-    return _add_to_exponent(p, shifted)
+    return _scale(p, shift)
 
 
 @_helper
@@ -636,4 +655,134 @@ def scan_backward(  # type: ignore[no-untyped-def]
         _store_columns(grad_A_columns + block * columns, lanes, n, grad_A + 4 * n * WIDTH * block)
         _store_part(grad_D + block * _BYTES, _load(grad_D_sums + block * _BYTES), lanes, spare)
         _store_part(grad_bias + block * _BYTES, _load(grad_bias_sums + block * _BYTES), lanes, spare)
+    _restore_denormals(mode)
+
+
+def conv_forward_scratch(width: int) -> int:
+    """Vectors of scratch that `conv_forward` needs per share."""
+    return 1 + width + (width - 1 + CHUNK)
+
+
+@_kernel(*[_operand] * 2, *[types.int64] * 4, types.boolean, _sizes, _share)
+def conv_forward(x, y, weight, bias, initial, lengths, silu, sizes, share):  # type: ignore[no-untyped-def]
+    """Write the causal convolution of some rows and blocks."""
+    length, d, width = sizes
+    first_row, end_row, first_block, end_block, spare = share
+    taps = spare + _BYTES
+    inputs = taps + width * _BYTES  # the width - 1 before a chunk, then the chunk's
+    zero = _fill(numba.float32(0))
+    mode = _flush_denormals()
+
+    for block in range(first_block, end_block):
+        lanes = min(WIDTH, d - block * WIDTH)
+        offset = block * _BYTES
+        _load_columns(weight + width * offset, lanes, width, taps, spare)
+        bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
+        for row in range(first_row, end_row):
+            end = _row_length(lengths, row, length)
+            source = 0 if initial == 0 else initial + (width - 1) * (row * d * 4 + offset)
+            _load_columns(source, lanes, width - 1, inputs, spare)
+            for start in range(0, end, CHUNK):
+                count = min(CHUNK, end - start)
+                for k in range(count):
+                    address = x[0] + row * x[1] + (start + k) * x[2] + offset
+                    _store(inputs + (width - 1 + k) * _BYTES, _load_part(address, lanes, spare))
+                for k in range(count):
+                    total = bias_v
+                    for j in range(width):
+                        total = total + _load(taps + j * _BYTES) * _load(inputs + (k + j) * _BYTES)
+                    if silu:
+                        total = total * _sigmoid(total)
+                    _store_part(y[0] + row * y[1] + (start + k) * y[2] + offset, total, lanes, spare)
+                for j in range(width - 1):
+                    _store(inputs + j * _BYTES, _load(inputs + (count + j) * _BYTES))
+            for t in range(end, length):
+                _store_part(y[0] + row * y[1] + t * y[2] + offset, zero, lanes, spare)
+
+    _restore_denormals(mode)
+
+
+def conv_backward_scratch(width: int) -> int:
+    """Vectors of scratch that `conv_backward` needs per share."""
+    return 1 + 4 * width + 2 * (width - 1 + CHUNK)
+
+
+@_kernel(*[_operand] * 3, *[types.int64] * 7, types.boolean, _sizes, _share)
+def conv_backward(  # type: ignore[no-untyped-def]
+    x, grad_y, grad_x, weight, bias, initial, grad_weight, grad_bias, grad_initial, lengths, silu, sizes, share
+):
+    """Write the gradients of some rows and blocks; those of weight and bias only from this share."""
+    length, d, width = sizes
+    first_row, end_row, first_block, end_block, spare = share
+    taps = spare + _BYTES
+    grad_taps = taps + width * _BYTES
+    state = grad_taps + width * _BYTES
+    grad_state = state + width * _BYTES
+    inputs = grad_state + width * _BYTES  # the width - 1 before a chunk, then the chunk's
+    grads = inputs + (width - 1 + CHUNK) * _BYTES  # d loss / d (before SiLU): the chunk's, then width - 1 after it
+    zero = _fill(numba.float32(0))
+    mode = _flush_denormals()
+
+    for block in range(first_block, end_block):
+        lanes = min(WIDTH, d - block * WIDTH)
+        offset = block * _BYTES
+        _load_columns(weight + width * offset, lanes, width, taps, spare)
+        bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
+        grad_bias_sum = zero
+        for j in range(width):
+            _store(grad_taps + j * _BYTES, zero)
+        for row in range(first_row, end_row):
+            end = _row_length(lengths, row, length)
+            source = 0 if initial == 0 else initial + (width - 1) * (row * d * 4 + offset)
+            _load_columns(source, lanes, width - 1, state, spare)
+            for j in range(width - 1):
+                _store(grads + j * _BYTES, zero)
+            for t in range(end, length):
+                _store_part(grad_x[0] + row * grad_x[1] + t * grad_x[2] + offset, zero, lanes, spare)
+
+            chunks = (end + CHUNK - 1) // CHUNK
+            for back in range(chunks):
+                start = (chunks - 1 - back) * CHUNK
+                count = min(CHUNK, end - start)
+                # What was the front of the later chunk is what follows this one.
+                for j in range(width - 1):
+                    last = width - 2 - j
+                    _store(grads + (count + last) * _BYTES, _load(grads + last * _BYTES))
+                for k in range(width - 1 + count):
+                    t = start + k - (width - 1)
+                    if t < 0:
+                        _store(inputs + k * _BYTES, _load(state + k * _BYTES))
+                    else:
+                        address = x[0] + row * x[1] + t * x[2] + offset
+                        _store(inputs + k * _BYTES, _load_part(address, lanes, spare))
+                for k in range(count):
+                    address = grad_y[0] + row * grad_y[1] + (start + k) * grad_y[2] + offset
+                    grad = _load_part(address, lanes, spare)
+                    if silu:
+                        total = bias_v
+                        for j in range(width):
+                            total = total + _load(taps + j * _BYTES) * _load(inputs + (k + j) * _BYTES)
+                        gate = _sigmoid(total)
+                        grad = grad * (gate * (1.0 + total * (1.0 - gate)))
+                    _store(grads + k * _BYTES, grad)
+                    grad_bias_sum = grad_bias_sum + grad
+                    for j in range(width):
+                        at = grad_taps + j * _BYTES
+                        _store(at, _load(at) + grad * _load(inputs + (k + j) * _BYTES))
+                for k in range(count):
+                    total = zero
+                    for j in range(width):
+                        total = total + _load(taps + j * _BYTES) * _load(grads + (k + width - 1 - j) * _BYTES)
+                    _store_part(grad_x[0] + row * grad_x[1] + (start + k) * grad_x[2] + offset, total, lanes, spare)
+
+            # Input i of the state meets tap j at position i - j.
+            for i in range(width - 1):
+                total = zero
+                for j in range(i + 1):
+                    total = total + _load(taps + j * _BYTES) * _load(grads + (i - j) * _BYTES)
+                _store(grad_state + i * _BYTES, total)
+            _store_columns(grad_state, lanes, width - 1, grad_initial + (width - 1) * (row * d * 4 + offset))
+        _store_columns(grad_taps, lanes, width, grad_weight + width * offset)
+        _store_part(grad_bias + offset, grad_bias_sum, lanes, spare)
+
     _restore_denormals(mode)
