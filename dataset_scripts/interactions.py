@@ -7,6 +7,7 @@ Events are ordered by time (whole Unix seconds), those of the same second by the
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import HfArgumentParser
 
@@ -23,15 +24,14 @@ class PathArguments:
 
 def main() -> None:
     """Build and say what came out."""
-    parser = HfArgumentParser([PathArguments, InteractionsArguments], description=__doc__.strip().splitlines()[0])
+    dataclasses: Any = (PathArguments, InteractionsArguments)
+    parser = HfArgumentParser(dataclasses, description=__doc__.strip().splitlines()[0])
     paths, arguments = parser.parse_args_into_dataclasses()
     folder = build_dataset(paths.raw, paths.output, arguments, progress=True)
     sequences = load_sequences(folder)
     print(f"{folder}: {sequences}")
-    print(
-        f"{sequences.statistics['n_users_not_evaluated']:,} users have fewer than three events: kept for training, not "
-        "evaluated."
-    )
+    n_short = sequences.statistics["n_users_not_evaluated"]
+    print(f"{n_short:,} users have fewer than three events: kept for training, not evaluated.")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,15 @@ from tqdm.auto import tqdm
 
 from .catalog import Catalog
 from .dataset_folder import check_replaceable, write_dataset_folder
-from .interactions import InteractionsArguments, connect, drop_repeats, k_core, read_interactions, read_items
+from .interactions import (
+    InteractionsArguments,
+    connect,
+    drop_repeats,
+    k_core,
+    materialize,
+    read_interactions,
+    read_items,
+)
 
 if TYPE_CHECKING:
     import ibis
@@ -115,7 +123,7 @@ def collect_sequences(events: "ibis.Table", catalog: "ibis.Table") -> "ibis.Tabl
 
 
 def number_items(con: Any, events: "ibis.Table", items: "ibis.Table | None" = None) -> "ibis.Table":
-    """Make the catalog's table: items numbered from 1 by popularity, equal counts by raw id, and what is known of them."""
+    """Make the catalog's table: items numbered from 1 by popularity, then by raw id, and what is known of them."""
     import ibis
 
     counts = events.group_by("item_id").agg(count=events.count())
@@ -123,7 +131,7 @@ def number_items(con: Any, events: "ibis.Table", items: "ibis.Table | None" = No
     table = counts.mutate(row=(by_popularity + 1).cast("int32")).select("row", "item_id", "count")
     if items is not None:
         table = table.left_join(items, "item_id").drop("item_id_right")
-    return con.create_table("catalog", table, temp=True)
+    return materialize(con, "catalog", table)
 
 
 def _counts(events: "ibis.Table") -> dict[str, int]:

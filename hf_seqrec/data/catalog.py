@@ -126,14 +126,14 @@ class Catalog:
         Rows of raw ids, `(n,)`. Integers stand for their decimal text.
 
         Raises:
-            KeyError: if an id is not in the catalog; the message names it.
+            ValueError: if an id is not in the catalog; the message names it.
         """
         rows, ids = self._look_up(item_ids)
         if not rows.all():
             unknown = ids.filter(pa.array(rows == 0)).unique().to_pylist()
             shown = ", ".join(repr(item_id) for item_id in unknown[:5])
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            raise KeyError(
+            raise ValueError(
                 f"`item_ids` must be in the catalog of {self.n_items:,} items, these are not: {shown}{more}. "
                 "`encode_known` leaves unknown ids out."
             )

@@ -6,6 +6,8 @@ Written once as Ibis expressions. An events table has the columns `user_id` and 
 order.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +111,12 @@ def read_interactions(con: Any, path: str | Path, arguments: InteractionsArgumen
             ("timestamp_column", arguments.timestamp_column, TIMESTAMP_COLUMNS),
         )
     )
-    table = _read(con, raw)
-    table = table.select(
-        user_id=table[user].cast("string"), item_id=table[item].cast("string"), written=table[timestamp]
-    ).mutate(file_order=ibis.row_number().cast("int64"))
-    table = _materialize(con, "log", table, raw)
+    with _reading(raw):
+        table = raw.read(con)
+        table = table.select(
+            user_id=table[user].cast("string"), item_id=table[item].cast("string"), written=table[timestamp]
+        ).mutate(file_order=ibis.row_number().cast("int64"))
+        table = materialize(con, "log", table)
     events = table.mutate(timestamp=_whole_seconds(table.written))
     _check_events(raw, events, user, item, timestamp)
     return events.select("user_id", "item_id", "timestamp", "file_order")
@@ -137,14 +140,16 @@ def read_items(con: Any, path: str | Path, arguments: InteractionsArguments) -> 
     asked = arguments.title_column
     title = found if asked is None else _choose_column(raw, "title_column", asked, ())
     names = {item: "item_id"} | ({title: "title"} if title is not None else {})
-    table = _read(con, raw)
     columns = {}
     for column in raw.columns:
         name = names.get(column, column)
         # The catalog's own columns, and another column that happens to be called title.
-        name = f"item_{name}" if column not in names and name in ("row", "count", "item_id", "title") else name
-        columns[name] = table[column].cast("string")
-    table = _materialize(con, "items", table.select(**columns).mutate(file_order=ibis.row_number()), raw)
+        taken = column not in names and name in ("row", "count", "item_id", "title")
+        columns[f"item_{name}" if taken else name] = column
+    with _reading(raw):
+        table = raw.read(con)
+        table = table.select(**{name: table[column].cast("string") for name, column in columns.items()})
+        table = materialize(con, "items", table.mutate(file_order=ibis.row_number()))
     first = ibis.row_number().over(group_by="item_id", order_by="file_order")
     return table.mutate(nth=first).filter(lambda t: t.nth == 0).drop("nth", "file_order")
 
@@ -172,18 +177,17 @@ def k_core(con: Any, events: "ibis.Table", min_user_events: int, min_item_events
     Raises:
         ValueError: if nothing remains.
     """
-    remaining = con.create_table("events_0", events, temp=True)
-    n_events, rounds = remaining.count().execute(), 0
+    remaining = materialize(con, "events", events)
+    n_events = remaining.count().to_pyarrow().as_py()
     while min_user_events > 1 or min_item_events > 1:
         kept = remaining
         for key, least in (("user_id", min_user_events), ("item_id", min_item_events)):
             enough = kept.group_by(key).agg(n=kept.count()).filter(lambda t, least=least: t.n >= least)
             kept = kept.semi_join(enough, key)
-        rounds += 1
-        remaining = con.create_table(f"events_{rounds}", kept, temp=True)
+        previous, remaining = remaining, materialize(con, "events", kept)
         # Not `con.drop_table`: Ibis 12 writes no name into the statement with sqlglot 30.
-        con.raw_sql(f"DROP TABLE events_{rounds - 1}")
-        n_before, n_events = n_events, remaining.count().execute()
+        con.raw_sql(f"DROP TABLE {previous.get_name()}")
+        n_before, n_events = n_events, remaining.count().to_pyarrow().as_py()
         if n_events == n_before:
             break
     if not n_events:
@@ -194,28 +198,23 @@ def k_core(con: Any, events: "ibis.Table", min_user_events: int, min_item_events
     return remaining
 
 
-def _read(con: Any, raw: RawFile) -> "ibis.Table":
+def materialize(con: Any, name: str, table: "ibis.Table") -> "ibis.Table":
+    """Compute a table into a temporary one, whose name begins with `name`."""
+    import ibis
+
+    return con.create_table(ibis.util.gen_name(name), table, temp=True)
+
+
+@contextmanager
+def _reading(raw: RawFile) -> Iterator[None]:
+    """Turn what an engine says about a malformed file into a `ValueError` that names the file."""
     import duckdb
 
     try:
-        return raw.read(con)
+        yield
     except duckdb.Error as error:
-        raise _malformed(raw, error) from error
-
-
-def _materialize(con: Any, name: str, table: "ibis.Table", raw: RawFile) -> "ibis.Table":
-    """Read a file into a temporary table. Only then are its lines looked at, and errors in them found."""
-    import duckdb
-
-    try:
-        return con.create_table(name, table, temp=True)
-    except duckdb.Error as error:
-        raise _malformed(raw, error) from error
-
-
-def _malformed(raw: RawFile, error: Exception) -> ValueError:
-    what = str(error).split("Possible fixes")[0].split("\n\n")[0].strip()
-    return ValueError(f"{raw.path} is not a well-formed {raw.path.suffix} file: {what}")
+        what = str(error).split("Possible fixes")[0].split("\n\n")[0].strip()
+        raise ValueError(f"{raw.path} is not a well-formed {raw.path.suffix} file: {what}") from error
 
 
 def _choose_column(raw: RawFile, option: str, asked: str | None, common: tuple[str, ...]) -> str:
@@ -247,7 +246,8 @@ def _whole_seconds(written: Any) -> Any:
     if kind.is_integer():
         return written.try_cast("int64")
     if kind.is_floating():
-        return (written == written.floor()).ifelse(written.try_cast("int64"), ibis.null("int64"))
+        seconds = written.try_cast("int64")
+        return (seconds.cast("float64") == written).ifelse(seconds, ibis.null("int64"))
     if kind.is_date() or kind.is_timestamp():
         return written.cast("timestamp").epoch_seconds().cast("int64")
     # A string is first held against a pattern: engines round 1.5 and read 1e3.

@@ -70,11 +70,11 @@ class Sequences:
         Rows of one user's events, oldest first, by position in the folder (an integer) or by raw id (a string).
 
         Raises:
-            KeyError: if there is no such user.
+            ValueError: if there is no such user.
         """
         position = self.user_ids.index(user).as_py() if isinstance(user, str) else user
         if not 0 <= position < self.n_users:
-            raise KeyError(f"`user` must be one of the {self.n_users:,} users of this dataset, got {user!r}.")
+            raise ValueError(f"`user` must be one of the {self.n_users:,} users of this dataset, got {user!r}.")
         return self.item_rows[self.offsets[position] : self.offsets[position + 1]]
 
 
@@ -101,17 +101,17 @@ def load_sequences(folder: str | Path, revision: str | None = None, timestamps: 
         )
     names = ["user_id", "item_ids"] + (["timestamps"] if timestamps else [])
     tables = [_read_shard(file, names) for file in sorted((path / SEQUENCES_FOLDER).glob("*.parquet"))]
-    table = pa.concat_tables(tables)
-    item_rows, offsets = _flatten(table["item_ids"], np.int32)
+    item_rows, offsets = _flatten(_chunks(tables, "item_ids"), np.int32)
     times = None
     if timestamps:
-        times, time_offsets = _flatten(table["timestamps"], np.int64)
+        times, time_offsets = _flatten(_chunks(tables, "timestamps"), np.int64)
         if not np.array_equal(offsets, time_offsets):
             raise ValueError(f"{path}: `timestamps` and `item_ids` must have the same lengths for every user.")
     statistics_file = path / STATISTICS_FILE
     statistics = json.loads(statistics_file.read_text(encoding="utf-8")) if statistics_file.is_file() else {}
     try:
-        return Sequences(item_rows, offsets, Catalog.load(path), table["user_id"], times, statistics)
+        user_ids = pa.chunked_array(_chunks(tables, "user_id"), pa.string())
+        return Sequences(item_rows, offsets, Catalog.load(path), user_ids, times, statistics)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -153,13 +153,18 @@ def _read_shard(file: Path, names: list[str]) -> pa.Table:
     return table.set_column(0, "user_id", table["user_id"].cast(pa.string()))
 
 
-def _flatten(column: pa.ChunkedArray, dtype: type) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _chunks(tables: list[pa.Table], name: str) -> list[pa.Array]:
+    """Collect one column of all shards. Their lists may be of different integers."""
+    return [chunk for table in tables for chunk in table[name].chunks]
+
+
+def _flatten(chunks: list[pa.Array], dtype: type) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Values of all lists in one array and the offsets of each list. One chunk is not copied."""
-    if column.null_count:
+    if any(chunk.null_count for chunk in chunks):
         raise ValueError("`item_ids` and `timestamps` must hold a list for every user, found none for some.")
-    values = [_integers(chunk.flatten(), dtype) for chunk in column.chunks]
-    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
-    offsets = np.zeros(len(column) + 1, dtype=np.int64)
+    values = [_integers(chunk.flatten(), dtype) for chunk in chunks]
+    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
+    offsets = np.zeros(sum(map(len, chunks)) + 1, dtype=np.int64)
     if lengths:
         np.cumsum(np.concatenate(lengths), out=offsets[1:])
     if len(values) == 1:

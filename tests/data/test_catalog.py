@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_seqrec.data import Catalog
+
+# What raw ids look like: anything that can be written as UTF-8.
+raw_ids = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)
+
+
+@pytest.fixture
+def films() -> Catalog:
+    titles = ["Heat", "The Heat", "", None, "heatwave"]
+    return Catalog.from_items(
+        ["007", " 7", "7", 'a "b"', "Ünï"], count=[3, 9, 2, 1, 9], title=titles, year=[1, 2, 3, 4, 5]
+    )
+
+
+def test_encode_and_decode(films):
+    assert (films.n_items, films.vocab_size, len(films)) == (5, 6, 5)
+    np.testing.assert_array_equal(films.encode(["7", " 7", "007", "7"]), [3, 2, 1, 3])
+    assert films.encode([]).dtype == np.int64
+    np.testing.assert_array_equal(films.encode([7, np.int64(7)]), [3, 3])
+    assert films.decode([5, 1]) == ["Ünï", "007"]
+    assert films.decode(np.array([[1, 2], [3, 4]])) == [["007", " 7"], ["7", 'a "b"']]
+    assert films.decode([]) == []
+
+
+def test_long_lists_take_the_other_path_and_agree(films):
+    ids = ["7", "Ünï", " 7", "007"] * 1000
+    np.testing.assert_array_equal(films.encode(ids), [3, 5, 2, 1] * 1000)
+    rows, unknown = films.encode_known(pa.array([*ids, "nobody"]))
+    assert (len(rows), unknown) == (4000, 1)
+
+
+def test_unknown_ids(films):
+    with pytest.raises(ValueError, match=r"'x', '700'.*encode_known"):
+        films.encode(["7", "x", "700", "x"][::-1])
+    rows, unknown = films.encode_known(["7", "x", "007", "700"])
+    assert (rows.tolist(), unknown) == ([3, 1], 2)
+
+
+def test_wrong_types(films):
+    with pytest.raises(TypeError, match="one string '7'"):
+        films.encode("7")
+    with pytest.raises(TypeError, match=r"1\.5 of type float"):
+        films.encode([1.5])
+    with pytest.raises(TypeError, match="None"):
+        films.encode([None])
+    with pytest.raises(TypeError, match="integers"):
+        films.decode([1.0])
+
+
+@pytest.mark.parametrize("row", [0, 6, -1])
+def test_rows_out_of_range(films, row):
+    with pytest.raises(ValueError, match=rf"1\.\.5.*got {row}"):
+        films.decode([1, row])
+
+
+def test_titles_fall_back_to_raw_ids(films):
+    assert films.titles == ["Heat", "The Heat", "7", 'a "b"', "heatwave"]
+    assert films.describe([3, 1]) == ["7", "Heat"]
+    untitled = Catalog.from_items(["x"])
+    assert untitled.titles is None
+    assert untitled.describe([1]) == ["x"]
+
+
+def test_find_takes_the_exact_title_first_then_the_popular(films):
+    # Rows 2 and 5 have nine events, row 1 is called exactly so.
+    assert films.find("heat").tolist() == [1, 2, 5]
+    assert films.find("7").tolist() == [3, 2, 1]
+    assert films.find("HEAT", limit=2).tolist() == [1, 2]
+    assert films.find("nothing").tolist() == []
+
+
+def test_save_and_load(films, tmp_path):
+    films.save(tmp_path / "checkpoint")
+    for path in (tmp_path / "checkpoint", tmp_path / "checkpoint" / "catalog.parquet"):
+        assert Catalog.load(path).table.equals(films.table)
+
+
+def test_load_says_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"catalog\.parquet"):
+        Catalog.load(tmp_path)
+    (tmp_path / "catalog.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match="not a readable Parquet file"):
+        Catalog.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"row": [1]}, "item_id, count missing, found row"),
+        ({"row": [0, 1], "item_id": ["a", "b"], "count": [1, 1]}, r"1\.\.2 in order"),
+        ({"row": [1, 2], "item_id": ["a", "a"], "count": [1, 1]}, "'a' more than once"),
+        ({"row": [1, 2], "item_id": ["a", ""], "count": [1, 1]}, "empty"),
+        ({"row": [1, 2], "item_id": ["a", None], "count": [1, 1]}, "empty"),
+        ({"row": [1], "item_id": [7], "count": [1]}, "strings, found int64"),
+    ],
+)
+def test_tables_that_are_no_catalog(columns, message):
+    with pytest.raises(ValueError, match=message):
+        Catalog(pa.table(columns))
+
+
+@given(raw_ids)
+def test_any_raw_id_comes_back(ids):
+    catalog = Catalog.from_items(ids)
+    assert catalog.decode(catalog.encode(ids)) == ids
+    long = ids * (1100 // len(ids) + 1)
+    np.testing.assert_array_equal(catalog.encode(long), np.tile(np.arange(1, len(ids) + 1), len(long) // len(ids)))
+
+
+def test_a_catalog_needs_neither_ibis_nor_torch(tmp_path, films):
+    films.save(tmp_path)
+    code = f"""
+import sys
+for name in ("ibis", "duckdb", "torch"):
+    sys.modules[name] = None
+from hf_seqrec.data.catalog import Catalog
+assert Catalog.load({str(tmp_path)!r}).encode(["7"]) == [3]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
