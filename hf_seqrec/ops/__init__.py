@@ -23,6 +23,14 @@ _BACKENDS = {
         "cpu",
         {"selective_scan": "hf_seqrec.ops.numba_scan", "causal_conv1d": "hf_seqrec.ops.numba_conv"},
     ),
+    "triton": _Backend(
+        "cuda",
+        {"selective_scan": "hf_seqrec.ops.triton_scan", "causal_conv1d": "hf_seqrec.ops.triton_conv"},
+    ),
+    "mamba_ssm": _Backend(
+        "cuda",
+        {"selective_scan": "hf_seqrec.ops.mamba_ssm_scan", "causal_conv1d": "hf_seqrec.ops.causal_conv1d_conv"},
+    ),
 }
 
 
