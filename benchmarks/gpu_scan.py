@@ -52,10 +52,9 @@ def main() -> None:
     scans = available_scans(arguments.backends)
     results = []
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {version('triton')}")
-    print(
-        f"{'shape':>12} {'n':>3} {'dtype':>8} {'backend':>16} | {'fwd ms':>8} {'floor':>6} | {'fwd+bwd':>8} {'floor':>6}"
-        f" | {'x triton':>8} | {'peak MB':>8} {'reserved':>8}"
-    )
+    columns = ("shape", 12), ("n", 3), ("dtype", 8), ("backend", 16), ("| fwd ms", 10), ("floor", 6), ("| fwd+bwd", 10)
+    more = ("floor", 6), ("| x triton", 10), ("| peak MB", 10), ("reserved", 8)
+    print(" ".join(f"{title:>{size}}" for title, size in (*columns, *more)))
     for dtype in (getattr(torch, name) for name in arguments.dtypes):
         for n in arguments.state_sizes:
             for b, length in SHAPES:
