@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.10 or newer: the rest goes into .venv, at the versions of
-# constraints.txt. Another interpreter or folder: make test PYTHON=python3.12 VENV=.venv-3.12
+# constraints.txt. Another interpreter needs a folder of its own: make test PYTHON=python3.12 VENV=../venv-3.12
 
 PYTHON ?= python3
 VENV ?= .venv
