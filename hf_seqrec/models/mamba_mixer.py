@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from .causal_conv import causal_conv1d
 from .selective_scan import selective_scan
+from .state_space_config import StateSpaceConfig
 
 
 class MambaMixer(nn.Module):
@@ -20,43 +21,30 @@ class MambaMixer(nn.Module):
     transformers, so weights move between them unchanged.
 
     Args:
-        hidden_size (`int`): Width `d` of input and output.
-        state_size (`int`): State size `n` of each channel.
-        conv_kernel (`int`): Width of the causal convolution.
-        expand (`int`): The block is `expand * hidden_size` channels wide.
-        time_step_rank (`int`): Rank of the projection that makes the step size.
-        time_step_min, time_step_max, time_step_floor (`float`): Range of the initial step sizes.
+        config ([`StateSpaceConfig`]): The shape of the block, and the range of its initial step sizes.
         layer_idx (`int`): Place of this block's state in a cache.
     """
 
     # Decaying them would pull every state towards forgetting; the trainer leaves them out, as mamba_ssm asks.
     no_weight_decay = ("A_log", "D")
 
-    def __init__(
-        self,
-        hidden_size: int,
-        state_size: int,
-        conv_kernel: int,
-        expand: int,
-        time_step_rank: int,
-        time_step_min: float,
-        time_step_max: float,
-        time_step_floor: float,
-        layer_idx: int,
-    ) -> None:
+    def __init__(self, config: StateSpaceConfig, layer_idx: int) -> None:
         super().__init__()
-        channels = expand * hidden_size
-        self.state_size = state_size
-        self.time_step_rank = time_step_rank
-        self.time_step_range = (time_step_min, time_step_max, time_step_floor)
+        assert config.time_step_rank is not None  # the configuration has filled it in
+        channels = config.expand * config.hidden_size
+        self.state_size = config.state_size
+        self.time_step_rank = config.time_step_rank
+        self.time_step_range = (config.time_step_min, config.time_step_max, config.time_step_floor)
         self.layer_idx = layer_idx
-        self.in_proj = nn.Linear(hidden_size, 2 * channels, bias=False)
-        self.conv1d = nn.Conv1d(channels, channels, conv_kernel, groups=channels, padding=conv_kernel - 1)
-        self.x_proj = nn.Linear(channels, time_step_rank + 2 * state_size, bias=False)
-        self.dt_proj = nn.Linear(time_step_rank, channels)
-        self.A_log = nn.Parameter(torch.empty(channels, state_size))
+        self.in_proj = nn.Linear(config.hidden_size, 2 * channels, bias=False)
+        self.conv1d = nn.Conv1d(
+            channels, channels, config.conv_kernel, groups=channels, padding=config.conv_kernel - 1
+        )
+        self.x_proj = nn.Linear(channels, self.time_step_rank + 2 * self.state_size, bias=False)
+        self.dt_proj = nn.Linear(self.time_step_rank, channels)
+        self.A_log = nn.Parameter(torch.empty(channels, self.state_size))
         self.D = nn.Parameter(torch.empty(channels))
-        self.out_proj = nn.Linear(channels, hidden_size, bias=False)
+        self.out_proj = nn.Linear(channels, config.hidden_size, bias=False)
 
     @torch.no_grad()
     def init_state_space(self) -> None:
@@ -80,6 +68,12 @@ class MambaMixer(nn.Module):
         if self.conv1d.bias is not None:
             bound = self.conv1d.kernel_size[0] ** -0.5
             init.uniform_(self.conv1d.bias, -bound, bound)
+
+    @torch.no_grad()
+    def init_projections(self) -> None:
+        """Initialise the three projections as the authors of Mamba do: uniform, within `1 / sqrt(inputs)`."""
+        for projection in (self.in_proj, self.x_proj, self.out_proj):
+            init.kaiming_uniform_(projection.weight, a=math.sqrt(5))
 
     def forward(
         self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None

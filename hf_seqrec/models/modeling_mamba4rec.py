@@ -1,6 +1,5 @@
 """Mamba4Rec: one selective state-space block and one feed-forward network a layer, and no positions."""
 
-import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -8,7 +7,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_mamba4rec import Mamba4RecConfig
 from .feed_forward import FeedForward
 from .mamba_mixer import MambaMixer
-from .modeling_seqrec import SeqRecPreTrainedModel
+from .state_space_model import StateSpacePreTrainedModel
 
 
 class Mamba4RecLayer(GradientCheckpointingLayer):
@@ -22,17 +21,7 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
     def __init__(self, config: Mamba4RecConfig, layer_idx: int) -> None:
         super().__init__()
         self.has_residual = config.num_hidden_layers > 1
-        self.mixer = MambaMixer(
-            hidden_size=config.hidden_size,
-            state_size=config.state_size,
-            conv_kernel=config.conv_kernel,
-            expand=config.expand,
-            time_step_rank=config.time_step_rank,
-            time_step_min=config.time_step_min,
-            time_step_max=config.time_step_max,
-            time_step_floor=config.time_step_floor,
-            layer_idx=layer_idx,
-        )
+        self.mixer = MambaMixer(config, layer_idx)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(
@@ -51,7 +40,7 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
         return self.feed_forward(self.layer_norm(mixed))
 
 
-class Mamba4Rec(SeqRecPreTrainedModel):
+class Mamba4Rec(StateSpacePreTrainedModel):
     r"""
     Mamba4Rec (Liu et al. 2024, https://arxiv.org/abs/2403.03900), Section 3.
 
@@ -70,14 +59,10 @@ class Mamba4Rec(SeqRecPreTrainedModel):
         self.layers = nn.ModuleList(Mamba4RecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+    def _init_as_reference(self, module: nn.Module) -> None:
+        """As the authors' `_init_weights` leaves them: every linear layer drawn again, its bias zero."""
         if isinstance(module, MambaMixer):
-            module.init_state_space()
-            if self.config.initializer == "reference":
-                # As the authors' `_init_weights` leaves them: every nn.Linear drawn again, its bias zero.
-                super()._init_weights(module.dt_proj)
+            super(StateSpacePreTrainedModel, self)._init_weights(module.dt_proj)
 
     def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
         """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
