@@ -1,0 +1,57 @@
+"""MambaRec*: a Transformer whose blocks, feed-forward network and positions included, are replaced by Mamba's."""
+
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_mambarec import MambaRecConfig
+from .mamba_mixer import MambaMixer
+from .state_space_model import StateSpacePreTrainedModel
+
+
+class MambaRecLayer(GradientCheckpointingLayer):
+    """`x + Mamba(LayerNorm(x))`, the block of Gu and Dao 2023, https://arxiv.org/abs/2312.00752, Section 3.4."""
+
+    def __init__(self, config: MambaRecConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mixer = MambaMixer(config, layer_idx)
+
+    def forward(
+        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+    ) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
+        return hidden_states + self.mixer(self.layer_norm(hidden_states), lengths, cache_params)
+
+
+class MambaRec(StateSpacePreTrainedModel):
+    r"""
+    MambaRec* (Alokam, https://github.com/alokamgnaneswarasai/MambaRec): "replacing the entire Transformer block".
+
+    `dropout(sqrt(d) * embedding)`, L [`MambaRecLayer`]s, a last LayerNorm. Causal, and without positions, which Mamba
+    does not need: the order of the items is in its state.
+
+    The proposal is a text and a picture: embedding, dropout, L Mamba blocks, prediction. Its repository's class
+    `MambaRec` is RecMamba (one bare block, with positions): use [`RecMamba`] for its checkpoints. Around each block
+    stand here the residual and the normalisation with which Mamba's authors stack them; the stack that the repository
+    ships for its language models (`slender_mamba`) is the same.
+    """
+
+    config: MambaRecConfig
+    _no_split_modules = ["MambaRecLayer"]
+    _can_record_outputs = {"hidden_states": MambaRecLayer}
+
+    def __init__(self, config: MambaRecConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(MambaRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+        lengths = attention_mask.sum(dim=1)
+        hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, lengths, cache_params)
+        return self.layer_norm(hidden_states)

@@ -1,0 +1,99 @@
+"""RecMamba: a bare Mamba block over items and their positions, for histories of thousands of items."""
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, LinearAttentionLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .cache_layers import RecurrentStateLayer
+from .configuration_recmamba import RecMambaConfig
+from .layout import item_positions, reference_layout
+from .mamba_mixer import MambaMixer
+from .state_space_model import StateSpacePreTrainedModel
+
+
+class RecMambaLayer(GradientCheckpointingLayer):
+    r"""
+    `Mamba(x)`, and nothing else: no residual, no normalisation. Where there is more than one layer, `Mamba(x) + x`.
+
+    The authors' code has one. A second without a residual would see next to nothing: what comes out of a gated block
+    is of second order in what goes in.
+    """
+
+    def __init__(self, config: RecMambaConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.has_residual = config.num_hidden_layers > 1
+        self.mixer = MambaMixer(config, layer_idx)
+
+    def forward(
+        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+    ) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
+        mixed = self.mixer(hidden_states, lengths, cache_params)
+        return mixed + hidden_states if self.has_residual else mixed
+
+
+class RecMamba(StateSpacePreTrainedModel):
+    r"""
+    RecMamba (Yang et al. 2024, https://arxiv.org/abs/2403.16371), Section 3.
+
+    `Mamba(dropout(sqrt(d) * embedding + position))`, see [`RecMambaLayer`]. The class `MambaRec` of
+    https://github.com/alokamgnaneswarasai/MambaRec is this model too.
+
+    Differences from the authors' code (https://github.com/nancheng58/RecMamba):
+    - Padding changes nothing. Theirs goes through Mamba, so a score depends on how much of it there is, and positions
+      count from it; `reference_padding` reproduces this. Here positions count from the first item of a history, so
+      that the state stays true when an item is added.
+    - The loss is the softmax over the catalog, not binary cross-entropy with one negative.
+    """
+
+    config: RecMambaConfig
+    _no_split_modules = ["RecMambaLayer"]
+    _can_record_outputs = {"hidden_states": RecMambaLayer}
+
+    def __init__(self, config: RecMambaConfig) -> None:
+        super().__init__(config)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(RecMambaLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MambaMixer) and self.config.initializer == "mamba":
+            # No normalisation makes up for projections that are too small.
+            module.init_projections()
+
+    def new_cache(self) -> Cache:
+        """Make the empty state: Mamba's in each layer, and in the first how many items each row has had."""
+        return Cache(
+            layers=[RecurrentStateLayer(number_of_states=2), *(LinearAttentionLayer() for _ in self.layers[1:])]
+        )
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+        if self.config.reference_padding:
+            return self._encode_as_reference(inputs_embeds, attention_mask)
+        positions = item_positions(attention_mask, self.config.max_position_embeddings, cache_params)
+        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache_params)
+
+    def _encode_as_reference(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
+        longest = self.config.max_position_embeddings
+        padding = self.item_embeddings(attention_mask.new_zeros(()))
+        layout = reference_layout(inputs_embeds, attention_mask, padding, longest, side="left")
+        positions = torch.arange(longest, device=attention_mask.device)[None]
+        return layout.gather(self._encode(layout.inputs_embeds, positions))
+
+    def _encode(
+        self,
+        inputs_embeds: Tensor,
+        positions: Tensor,
+        lengths: Tensor | None = None,
+        cache_params: Cache | None = None,
+    ) -> Tensor:
+        scale = self.config.hidden_size**0.5
+        hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, lengths, cache_params)
+        return hidden_states
