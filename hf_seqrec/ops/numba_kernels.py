@@ -227,21 +227,28 @@ def _flush(typingctx, value):  # type: ignore[no-untyped-def]
     return _vector(_vector), codegen
 
 
-@intrinsic
-def _sum_lanes(typingctx, value):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        # Halve the vector until one lane is left.
-        value, lanes = args[0], WIDTH
-        while lanes > 1:
-            lanes //= 2
-            low, high = (
-                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_INT, lanes), list(range(*part))))
-                for part in ((0, lanes), (lanes, 2 * lanes))
-            )
-            value = builder.fadd(low, high)
-        return builder.extract_element(value, ir.Constant(_INT, 0))
+def _make_fold(parts: int) -> Any:
+    """
+    Make the sum of two vectors that leaves `parts` sums, in runs of `WIDTH / parts` lanes, of twice that many lanes.
 
-    return types.float32(_vector), codegen
+    With 4 lanes and 2 parts, `(l0 + l2, l1 + l3, r0 + r2, r1 + r3)`.
+    """
+    size = WIDTH // parts
+    # Of both vectors laid end to end, every other run of `size` lanes.
+    runs = ([run * size + lane for run in range(first, 2 * parts, 2) for lane in range(size)] for first in (0, 1))
+    masks = [ir.Constant(_INTS, lanes) for lanes in runs]
+
+    @intrinsic
+    def fold(typingctx, left, right):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            return builder.fadd(*(builder.shuffle_vector(*args, mask) for mask in masks))
+
+        return _vector(_vector, _vector), codegen
+
+    return fold
+
+
+_fold_halves, _fold_quarters = _make_fold(2), _make_fold(4)
 
 
 def _control_register(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
@@ -357,11 +364,11 @@ def _store_part(address, value, lanes, spare):  # type: ignore[no-untyped-def]
 
 
 @_helper
-def _load_columns(address, lanes, n, target, spare):  # type: ignore[no-untyped-def]
-    """Read the `(lanes, n)` rows of a block's channels as n vectors; zeros if the address is 0."""
-    for i in range(n):
+def _load_columns(address, lanes, n, padded, target, spare):  # type: ignore[no-untyped-def]
+    """Read the `(lanes, n)` rows of a block's channels as n vectors, zeros up to `padded` or if the address is 0."""
+    for i in range(padded):
         _store(spare, _fill(numba.float32(0)))
-        if address != 0:
+        if address != 0 and i < n:
             for lane in range(lanes):
                 _store_one(spare + 4 * lane, _load_one(address + 4 * (lane * n + i)))
         _store(target + i * _BYTES, _load(spare))
@@ -373,6 +380,64 @@ def _store_columns(source, lanes, n, address):  # type: ignore[no-untyped-def]
     for i in range(n):
         for lane in range(lanes):
             _store_one(address + 4 * (lane * n + i), _load_one(source + i * _BYTES + 4 * lane))
+
+
+@_helper
+def _load_A(A, d, n, padded, first_block, end_block, target, spare):  # type: ignore[no-untyped-def]
+    """Read the columns of A log2(e), as exp(delta A) = 2**(delta A log2(e))."""
+    for block in range(first_block, end_block):
+        columns = target + block * padded * _BYTES
+        _load_columns(A + 4 * n * WIDTH * block, min(WIDTH, d - block * WIDTH), n, padded, columns, spare)
+        for i in range(padded):
+            _store(columns + i * _BYTES, _load(columns + i * _BYTES) * 1.4426950408889634)
+
+
+@_helper
+def _copy_padded(source, stride, count, n, padded, target):  # type: ignore[no-untyped-def]
+    """Copy the n numbers of some positions, `stride` bytes apart, zeros up to `padded`."""
+    for k in range(count):
+        for i in range(n):
+            _store_one(target + 4 * (k * padded + i), _load_one(source + k * stride + 4 * i))
+        for i in range(n, padded):
+            _store_one(target + 4 * (k * padded + i), numba.float32(0))
+
+
+@_helper
+def _load_four(address):  # type: ignore[no-untyped-def]
+    return _load(address), _load(address + _BYTES), _load(address + 2 * _BYTES), _load(address + 3 * _BYTES)
+
+
+@_helper
+def _store_four(address, v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+    _store(address, v0)
+    _store(address + _BYTES, v1)
+    _store(address + 2 * _BYTES, v2)
+    _store(address + 3 * _BYTES, v3)
+
+
+@_helper
+def _fill_four(address):  # type: ignore[no-untyped-def]
+    """Four neighbouring numbers, each in every lane of a vector."""
+    return (
+        _fill(_load_one(address)),
+        _fill(_load_one(address + 4)),
+        _fill(_load_one(address + 8)),
+        _fill(_load_one(address + 12)),
+    )
+
+
+@_helper
+def _sum_four(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+    """Sums over the lanes of four vectors, as far as a quarter of a vector for each."""
+    return _fold_quarters(_fold_halves(v0, v1), _fold_halves(v2, v3))
+
+
+@_helper
+def _sum_quarter(address):  # type: ignore[no-untyped-def]
+    total = numba.float32(0)
+    for lane in range(WIDTH // 4):
+        total += _load_one(address + 4 * lane)
+    return total
 
 
 @_helper
@@ -406,8 +471,13 @@ def _kernel(*argument_types: Any) -> Callable[[Callable], Callable]:
 
 def scan_forward_scratch(d: int, n: int) -> int:
     """Vectors of scratch that `scan_forward` needs per share."""
-    blocks = -(-d // WIDTH)
-    return 1 + 2 * blocks * n
+    blocks, columns = -(-d // WIDTH), padded_states(n)
+    return 1 + 2 * blocks * columns + CHUNK * 3 + 2 * -(-CHUNK * columns // WIDTH)
+
+
+def padded_states(n: int) -> int:
+    """States are taken four at a time: with four in registers, what they share is read once."""
+    return -(-n // 4) * 4
 
 
 @_kernel(*[_operand] * 6, *[types.int64] * 7, types.boolean, _sizes, _share)
@@ -415,59 +485,75 @@ def scan_forward(x, delta, z, B, C, y, A, D, bias, initial, final, checkpoints, 
     """
     Write `y` and the final states of some rows and blocks.
 
-    `checkpoints` (0 if not wanted): `(b, chunks, blocks, n, WIDTH)`, the state before each chunk.
+    `checkpoints` (0 if not wanted): `(b, chunks, blocks, padded n, WIDTH)`, the state before each chunk.
     """
     length, d, n = sizes
-    first_row, end_row, first_block, end_block, scratch = share
+    first_row, end_row, first_block, end_block, spare = share
     blocks = (d + WIDTH - 1) // WIDTH
     chunks = (length + CHUNK - 1) // CHUNK
-    columns = n * _BYTES
-    spare = scratch
+    padded = (n + 3) // 4 * 4
+    columns = padded * _BYTES
     A_columns = spare + _BYTES
     states = A_columns + blocks * columns
+    steps = states + blocks * columns
+    inputs = steps + CHUNK * _BYTES  # step * x
+    totals = inputs + CHUNK * _BYTES  # D x + sum of C h
+    B_chunk = totals + CHUNK * _BYTES
+    C_chunk = B_chunk + CHUNK * padded * 4
+    zero = _fill(numba.float32(0))
     mode = _flush_denormals()
 
-    for block in range(first_block, end_block):
-        lanes = min(WIDTH, d - block * WIDTH)
-        at = A_columns + block * columns
-        _load_columns(A + 4 * n * WIDTH * block, lanes, n, at, spare)
-        for i in range(n):
-            # exp(delta A) = 2**(delta A log2(e))
-            _store(at + i * _BYTES, _load(at + i * _BYTES) * 1.4426950408889634)
-
+    _load_A(A, d, n, padded, first_block, end_block, A_columns, spare)
     for row in range(first_row, end_row):
         end = _row_length(lengths, row, length)
         for block in range(first_block, end_block):
             lanes = min(WIDTH, d - block * WIDTH)
             source = 0 if initial == 0 else initial + 4 * n * (row * d + block * WIDTH)
-            _load_columns(source, lanes, n, states + block * columns, spare)
+            _load_columns(source, lanes, n, padded, states + block * columns, spare)
 
         for chunk in range((end + CHUNK - 1) // CHUNK):
+            start = chunk * CHUNK
+            count = min(CHUNK, end - start)
+            _copy_padded(B[0] + row * B[1] + start * B[2], B[2], count, n, padded, B_chunk)
+            _copy_padded(C[0] + row * C[1] + start * C[2], C[2], count, n, padded, C_chunk)
             for block in range(first_block, end_block):
                 lanes = min(WIDTH, d - block * WIDTH)
                 offset = block * _BYTES
                 a, h = A_columns + block * columns, states + block * columns
                 if checkpoints != 0:
                     kept = checkpoints + ((row * chunks + chunk) * blocks + block) * columns
-                    for i in range(n):
+                    for i in range(padded):
                         _store(kept + i * _BYTES, _load(h + i * _BYTES))
-                D_v = _fill(numba.float32(0)) if D == 0 else _load_part(D + offset, lanes, spare)
-                bias_v = _fill(numba.float32(0)) if bias == 0 else _load_part(bias + offset, lanes, spare)
-
-                for t in range(chunk * CHUNK, min(end, (chunk + 1) * CHUNK)):
+                D_v = zero if D == 0 else _load_part(D + offset, lanes, spare)
+                bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
+                for k in range(count):
+                    t = start + k
                     x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
                     step = _load_part(delta[0] + row * delta[1] + t * delta[2] + offset, lanes, spare) + bias_v
                     if softplus:
                         step = _softplus(step)
-                    u = step * x_v
-                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
-                    total = D_v * x_v
-                    for i in range(n):
-                        decay = _exp2(step * _load(a + i * _BYTES))
-                        state = decay * _load(h + i * _BYTES) + u * _fill(_load_one(B_t + 4 * i))
-                        state = _flush(state)
-                        _store(h + i * _BYTES, state)
-                        total = total + state * _fill(_load_one(C_t + 4 * i))
+                    _store(steps + k * _BYTES, step)
+                    _store(inputs + k * _BYTES, step * x_v)
+                    _store(totals + k * _BYTES, D_v * x_v)
+
+                for i in range(0, padded, 4):
+                    a0, a1, a2, a3 = _load_four(a + i * _BYTES)
+                    h0, h1, h2, h3 = _load_four(h + i * _BYTES)
+                    for k in range(count):
+                        step, u = _load(steps + k * _BYTES), _load(inputs + k * _BYTES)
+                        b0, b1, b2, b3 = _fill_four(B_chunk + 4 * (k * padded + i))
+                        c0, c1, c2, c3 = _fill_four(C_chunk + 4 * (k * padded + i))
+                        h0 = _flush(_exp2(step * a0) * h0 + u * b0)
+                        h1 = _flush(_exp2(step * a1) * h1 + u * b1)
+                        h2 = _flush(_exp2(step * a2) * h2 + u * b2)
+                        h3 = _flush(_exp2(step * a3) * h3 + u * b3)
+                        total = _load(totals + k * _BYTES) + h0 * c0 + h1 * c1 + h2 * c2 + h3 * c3
+                        _store(totals + k * _BYTES, total)
+                    _store_four(h + i * _BYTES, h0, h1, h2, h3)
+
+                for k in range(count):
+                    t = start + k
+                    total = _load(totals + k * _BYTES)
                     if z[0] != 0:
                         z_v = _load_part(z[0] + row * z[1] + t * z[2] + offset, lanes, spare)
                         total = total * (z_v * _sigmoid(z_v))
@@ -477,7 +563,6 @@ def scan_forward(x, delta, z, B, C, y, A, D, bias, initial, final, checkpoints, 
             lanes = min(WIDTH, d - block * WIDTH)
             _store_columns(states + block * columns, lanes, n, final + 4 * n * (row * d + block * WIDTH))
             for t in range(end, length):
-                zero = _fill(numba.float32(0))
                 _store_part(y[0] + row * y[1] + t * y[2] + block * _BYTES, zero, lanes, spare)
 
     _restore_denormals(mode)
@@ -485,8 +570,9 @@ def scan_forward(x, delta, z, B, C, y, A, D, bias, initial, final, checkpoints, 
 
 def scan_backward_scratch(d: int, n: int) -> int:
     """Vectors of scratch that `scan_backward` needs per share."""
-    blocks = -(-d // WIDTH)
-    return 1 + blocks * (3 * n + 2) + n + CHUNK * (4 * n + 4)
+    blocks, columns = -(-d // WIDTH), padded_states(n)
+    per_chunk = 4 * 2 + 7 + columns // 2
+    return 1 + blocks * (3 * columns + 2) + CHUNK * per_chunk + 2 * -(-CHUNK * columns // WIDTH)
 
 
 @_kernel(*[_operand] * 11, *[types.int64] * 10, types.boolean, _sizes, _share)
@@ -498,38 +584,42 @@ def scan_backward(  # type: ignore[no-untyped-def]
     """
     Write the gradients of some rows and blocks; those of A, D, bias, B and C only from this share.
 
-    A chunk's states are computed again from its checkpoint, then it is gone through backwards.
+    A chunk's states are computed again from its checkpoint, four columns at a time, so that they are still in the
+    first-level cache when the chunk is gone through backwards.
     """
     length, d, n = sizes
-    first_row, end_row, first_block, end_block, scratch = share
+    first_row, end_row, first_block, end_block, spare = share
     blocks = (d + WIDTH - 1) // WIDTH
     chunks = (length + CHUNK - 1) // CHUNK
-    columns = n * _BYTES
-    spare = scratch
+    padded = (n + 3) // 4 * 4
+    columns = padded * _BYTES
     A_columns = spare + _BYTES
     grad_A_columns = A_columns + blocks * columns
     grad_states = grad_A_columns + blocks * columns  # d loss / d state, what later positions left
     grad_D_sums = grad_states + blocks * columns
     grad_bias_sums = grad_D_sums + blocks * _BYTES
-    # Of one chunk and one block: what the way back needs again.
+    # Of one chunk, one block and four states: what the way back needs again.
     before = grad_bias_sums + blocks * _BYTES  # state before each position
-    decays = before + (CHUNK + 1) * columns
-    steps = decays + CHUNK * columns
+    decays = before + CHUNK * 4 * _BYTES
+    # Of one chunk and one block.
+    steps = decays + CHUNK * 4 * _BYTES
     slopes = steps + CHUNK * _BYTES  # of softplus
     inputs = slopes + CHUNK * _BYTES  # step * x
-    grad_sums = inputs + CHUNK * _BYTES  # d loss / d (sum of C h), the gate applied
-    # Of one chunk: summed over blocks, lanes still apart.
-    grad_B_lanes = grad_sums + CHUNK * _BYTES
-    grad_C_lanes = grad_B_lanes + CHUNK * columns
+    totals = inputs + CHUNK * _BYTES  # D x + sum of C h
+    grad_totals = totals + CHUNK * _BYTES  # d loss / d totals
+    grad_inputs = grad_totals + CHUNK * _BYTES
+    grad_steps = grad_inputs + CHUNK * _BYTES
+    # Of one chunk: a quarter of the lanes for each of four states, summed over blocks.
+    grad_B_sums = grad_steps + CHUNK * _BYTES
+    grad_C_sums = grad_B_sums + CHUNK * columns // 4
+    B_chunk = grad_C_sums + CHUNK * columns // 4
+    C_chunk = B_chunk + CHUNK * padded * 4
     zero = _fill(numba.float32(0))
     mode = _flush_denormals()
 
+    _load_A(A, d, n, padded, first_block, end_block, A_columns, spare)
     for block in range(first_block, end_block):
-        lanes = min(WIDTH, d - block * WIDTH)
-        at = A_columns + block * columns
-        _load_columns(A + 4 * n * WIDTH * block, lanes, n, at, spare)
-        for i in range(n):
-            _store(at + i * _BYTES, _load(at + i * _BYTES) * 1.4426950408889634)
+        for i in range(padded):
             _store(grad_A_columns + block * columns + i * _BYTES, zero)
         _store(grad_D_sums + block * _BYTES, zero)
         _store(grad_bias_sums + block * _BYTES, zero)
@@ -539,7 +629,7 @@ def scan_backward(  # type: ignore[no-untyped-def]
         for block in range(first_block, end_block):
             lanes = min(WIDTH, d - block * WIDTH)
             source = 0 if grad_final == 0 else grad_final + 4 * n * (row * d + block * WIDTH)
-            _load_columns(source, lanes, n, grad_states + block * columns, spare)
+            _load_columns(source, lanes, n, padded, grad_states + block * columns, spare)
             for t in range(end, length):
                 offset = t * grad_x[2] + block * _BYTES
                 _store_part(grad_x[0] + row * grad_x[1] + offset, zero, lanes, spare)
@@ -555,96 +645,116 @@ def scan_backward(  # type: ignore[no-untyped-def]
         for back in range(chunks_here):
             chunk = chunks_here - 1 - back
             start = chunk * CHUNK
-            stop = min(end, start + CHUNK)
-            for i in range((stop - start) * n):
-                _store(grad_B_lanes + i * _BYTES, zero)
-                _store(grad_C_lanes + i * _BYTES, zero)
+            count = min(CHUNK, end - start)
+            _copy_padded(B[0] + row * B[1] + start * B[2], B[2], count, n, padded, B_chunk)
+            _copy_padded(C[0] + row * C[1] + start * C[2], C[2], count, n, padded, C_chunk)
+            for i in range(CHUNK * padded // 4):
+                _store(grad_B_sums + i * _BYTES, zero)
+                _store(grad_C_sums + i * _BYTES, zero)
 
             for block in range(first_block, end_block):
                 lanes = min(WIDTH, d - block * WIDTH)
                 offset = block * _BYTES
                 a, grad_a = A_columns + block * columns, grad_A_columns + block * columns
                 grad_h = grad_states + block * columns
+                kept = checkpoints + ((row * chunks + chunk) * blocks + block) * columns
                 D_v = zero if D == 0 else _load_part(D + offset, lanes, spare)
                 bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
-                kept = checkpoints + ((row * chunks + chunk) * blocks + block) * columns
-                for i in range(n):
-                    _store(before + i * _BYTES, _load(kept + i * _BYTES))
 
-                for k in range(stop - start):
+                for k in range(count):
                     t = start + k
                     x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
                     step = _load_part(delta[0] + row * delta[1] + t * delta[2] + offset, lanes, spare) + bias_v
                     if softplus:
                         _store(slopes + k * _BYTES, _sigmoid(step))
                         step = _softplus(step)
-                    u = step * x_v
-                    _store(steps + k * _BYTES, step)
-                    _store(inputs + k * _BYTES, u)
                     grad = _load_part(grad_y[0] + row * grad_y[1] + t * grad_y[2] + offset, lanes, spare)
-                    grad_total = grad
                     if z[0] != 0:
                         z_v = _load_part(z[0] + row * z[1] + t * z[2] + offset, lanes, spare)
-                        gate = _sigmoid(z_v)
-                        grad_total = grad * (z_v * gate)
-                    _store(grad_sums + k * _BYTES, grad_total)
-                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
-                    total = D_v * x_v
-                    here, lanes_C = before + k * columns, grad_C_lanes + k * columns
-                    for i in range(n):
-                        decay = _exp2(step * _load(a + i * _BYTES))
-                        state = decay * _load(here + i * _BYTES) + u * _fill(_load_one(B_t + 4 * i))
-                        state = _flush(state)
-                        _store(here + columns + i * _BYTES, state)
-                        _store(decays + k * columns + i * _BYTES, decay)
-                        _store(lanes_C + i * _BYTES, _load(lanes_C + i * _BYTES) + grad_total * state)
-                        total = total + state * _fill(_load_one(C_t + 4 * i))
-                    if z[0] != 0:
-                        # d SiLU(z) / d z = gate (1 + z (1 - gate))
-                        grad_gate = grad * total * (gate * (1.0 + z_v * (1.0 - gate)))
-                        _store_part(grad_z[0] + row * grad_z[1] + t * grad_z[2] + offset, grad_gate, lanes, spare)
+                        grad = grad * (z_v * _sigmoid(z_v))
+                    _store(steps + k * _BYTES, step)
+                    _store(inputs + k * _BYTES, step * x_v)
+                    _store(totals + k * _BYTES, D_v * x_v)
+                    _store(grad_totals + k * _BYTES, grad)
+                    _store(grad_inputs + k * _BYTES, zero)
+                    _store(grad_steps + k * _BYTES, zero)
 
-                grad_D_sum = _load(grad_D_sums + offset)
-                grad_bias_sum = _load(grad_bias_sums + offset)
-                for back_k in range(stop - start):
-                    k = stop - start - 1 - back_k
-                    t = start + k
-                    step, u = _load(steps + k * _BYTES), _load(inputs + k * _BYTES)
-                    grad_total = _load(grad_sums + k * _BYTES)
-                    B_t, C_t = B[0] + row * B[1] + t * B[2], C[0] + row * C[1] + t * C[2]
-                    here, lanes_B = before + k * columns, grad_B_lanes + k * columns
-                    grad_u, grad_step = zero, zero
-                    for i in range(n):
-                        g = _load(grad_h + i * _BYTES) + grad_total * _fill(_load_one(C_t + 4 * i))
-                        _store(lanes_B + i * _BYTES, _load(lanes_B + i * _BYTES) + u * g)
-                        grad_u = grad_u + g * _fill(_load_one(B_t + 4 * i))
-                        g = _flush(g * _load(decays + k * columns + i * _BYTES))
-                        _store(grad_h + i * _BYTES, g)
+                for i in range(0, padded, 4):
+                    a0, a1, a2, a3 = _load_four(a + i * _BYTES)
+                    h0, h1, h2, h3 = _load_four(kept + i * _BYTES)
+                    for k in range(count):
+                        step, u = _load(steps + k * _BYTES), _load(inputs + k * _BYTES)
+                        grad = _load(grad_totals + k * _BYTES)
+                        b0, b1, b2, b3 = _fill_four(B_chunk + 4 * (k * padded + i))
+                        c0, c1, c2, c3 = _fill_four(C_chunk + 4 * (k * padded + i))
+                        _store_four(before + k * 4 * _BYTES, h0, h1, h2, h3)
+                        e0, e1, e2, e3 = _exp2(step * a0), _exp2(step * a1), _exp2(step * a2), _exp2(step * a3)
+                        _store_four(decays + k * 4 * _BYTES, e0, e1, e2, e3)
+                        h0 = _flush(e0 * h0 + u * b0)
+                        h1 = _flush(e1 * h1 + u * b1)
+                        h2 = _flush(e2 * h2 + u * b2)
+                        h3 = _flush(e3 * h3 + u * b3)
+                        total = _load(totals + k * _BYTES) + h0 * c0 + h1 * c1 + h2 * c2 + h3 * c3
+                        _store(totals + k * _BYTES, total)
+                        sums = grad_C_sums + (k * padded + i) // 4 * _BYTES
+                        _store(sums, _load(sums) + _sum_four(grad * h0, grad * h1, grad * h2, grad * h3))
+
+                    g0, g1, g2, g3 = _load_four(grad_h + i * _BYTES)
+                    s0, s1, s2, s3 = _load_four(grad_a + i * _BYTES)
+                    for back_k in range(count):
+                        k = count - 1 - back_k
+                        step, u = _load(steps + k * _BYTES), _load(inputs + k * _BYTES)
+                        grad = _load(grad_totals + k * _BYTES)
+                        b0, b1, b2, b3 = _fill_four(B_chunk + 4 * (k * padded + i))
+                        c0, c1, c2, c3 = _fill_four(C_chunk + 4 * (k * padded + i))
+                        g0, g1, g2, g3 = g0 + grad * c0, g1 + grad * c1, g2 + grad * c2, g3 + grad * c3
+                        sums = grad_B_sums + (k * padded + i) // 4 * _BYTES
+                        _store(sums, _load(sums) + _sum_four(u * g0, u * g1, u * g2, u * g3))
+                        grad_u = _load(grad_inputs + k * _BYTES) + g0 * b0 + g1 * b1 + g2 * b2 + g3 * b3
+                        _store(grad_inputs + k * _BYTES, grad_u)
+                        e0, e1, e2, e3 = _load_four(decays + k * 4 * _BYTES)
+                        h0, h1, h2, h3 = _load_four(before + k * 4 * _BYTES)
+                        g0, g1, g2, g3 = _flush(e0 * g0), _flush(e1 * g1), _flush(e2 * g2), _flush(e3 * g3)
                         # d loss / d (step A)
-                        q = g * _load(here + i * _BYTES)
-                        grad_step = grad_step + q * _load(a + i * _BYTES)
-                        _store(grad_a + i * _BYTES, _load(grad_a + i * _BYTES) + q * step)
+                        q0, q1, q2, q3 = g0 * h0, g1 * h1, g2 * h2, g3 * h3
+                        s0, s1, s2, s3 = s0 + q0 * step, s1 + q1 * step, s2 + q2 * step, s3 + q3 * step
+                        grad_step = _load(grad_steps + k * _BYTES) + q0 * a0 + q1 * a1 + q2 * a2 + q3 * a3
+                        _store(grad_steps + k * _BYTES, grad_step)
+                    _store_four(grad_h + i * _BYTES, g0, g1, g2, g3)
+                    _store_four(grad_a + i * _BYTES, s0, s1, s2, s3)
+
+                grad_D_sum, grad_bias_sum = _load(grad_D_sums + offset), _load(grad_bias_sums + offset)
+                for k in range(count):
+                    t = start + k
                     x_v = _load_part(x[0] + row * x[1] + t * x[2] + offset, lanes, spare)
-                    grad_input = step * grad_u + D_v * grad_total
-                    # a holds A log2(e)
-                    grad_raw = 0.6931471805599453 * grad_step + x_v * grad_u
+                    grad_u, grad_total = _load(grad_inputs + k * _BYTES), _load(grad_totals + k * _BYTES)
+                    grad_input = _load(steps + k * _BYTES) * grad_u + D_v * grad_total
+                    # The columns hold A log2(e).
+                    grad_raw = 0.6931471805599453 * _load(grad_steps + k * _BYTES) + x_v * grad_u
                     if softplus:
                         grad_raw = grad_raw * _load(slopes + k * _BYTES)
                     grad_D_sum = grad_D_sum + x_v * grad_total
                     grad_bias_sum = grad_bias_sum + grad_raw
                     _store_part(grad_x[0] + row * grad_x[1] + t * grad_x[2] + offset, grad_input, lanes, spare)
-                    _store_part(
-                        grad_delta[0] + row * grad_delta[1] + t * grad_delta[2] + offset, grad_raw, lanes, spare
-                    )
+                    out = grad_delta[0] + row * grad_delta[1] + t * grad_delta[2] + offset
+                    _store_part(out, grad_raw, lanes, spare)
+                    if z[0] != 0:
+                        # d SiLU(z) / d z = gate (1 + z (1 - gate))
+                        z_v = _load_part(z[0] + row * z[1] + t * z[2] + offset, lanes, spare)
+                        gate = _sigmoid(z_v)
+                        grad = _load_part(grad_y[0] + row * grad_y[1] + t * grad_y[2] + offset, lanes, spare)
+                        grad = grad * _load(totals + k * _BYTES) * (gate * (1.0 + z_v * (1.0 - gate)))
+                        _store_part(grad_z[0] + row * grad_z[1] + t * grad_z[2] + offset, grad, lanes, spare)
                 _store(grad_D_sums + offset, grad_D_sum)
                 _store(grad_bias_sums + offset, grad_bias_sum)
 
-            for k in range(stop - start):
+            for k in range(count):
                 B_out = grad_B[0] + row * grad_B[1] + (start + k) * grad_B[2]
                 C_out = grad_C[0] + row * grad_C[1] + (start + k) * grad_C[2]
                 for i in range(n):
-                    _store_one(B_out + 4 * i, _sum_lanes(_load(grad_B_lanes + (k * n + i) * _BYTES)))
-                    _store_one(C_out + 4 * i, _sum_lanes(_load(grad_C_lanes + (k * n + i) * _BYTES)))
+                    quarter = (k * padded + i) * (_BYTES // 4)
+                    _store_one(B_out + 4 * i, _sum_quarter(grad_B_sums + quarter))
+                    _store_one(C_out + 4 * i, _sum_quarter(grad_C_sums + quarter))
 
         for block in range(first_block, end_block):
             lanes = min(WIDTH, d - block * WIDTH)
@@ -676,12 +786,12 @@ def conv_forward(x, y, weight, bias, initial, lengths, silu, sizes, share):  # t
     for block in range(first_block, end_block):
         lanes = min(WIDTH, d - block * WIDTH)
         offset = block * _BYTES
-        _load_columns(weight + width * offset, lanes, width, taps, spare)
+        _load_columns(weight + width * offset, lanes, width, width, taps, spare)
         bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
         for row in range(first_row, end_row):
             end = _row_length(lengths, row, length)
             source = 0 if initial == 0 else initial + (width - 1) * (row * d * 4 + offset)
-            _load_columns(source, lanes, width - 1, inputs, spare)
+            _load_columns(source, lanes, width - 1, width - 1, inputs, spare)
             for start in range(0, end, CHUNK):
                 count = min(CHUNK, end - start)
                 for k in range(count):
@@ -726,7 +836,7 @@ def conv_backward(  # type: ignore[no-untyped-def]
     for block in range(first_block, end_block):
         lanes = min(WIDTH, d - block * WIDTH)
         offset = block * _BYTES
-        _load_columns(weight + width * offset, lanes, width, taps, spare)
+        _load_columns(weight + width * offset, lanes, width, width, taps, spare)
         bias_v = zero if bias == 0 else _load_part(bias + offset, lanes, spare)
         grad_bias_sum = zero
         for j in range(width):
@@ -734,7 +844,7 @@ def conv_backward(  # type: ignore[no-untyped-def]
         for row in range(first_row, end_row):
             end = _row_length(lengths, row, length)
             source = 0 if initial == 0 else initial + (width - 1) * (row * d * 4 + offset)
-            _load_columns(source, lanes, width - 1, state, spare)
+            _load_columns(source, lanes, width - 1, width - 1, state, spare)
             for j in range(width - 1):
                 _store(grads + j * _BYTES, zero)
             for t in range(end, length):

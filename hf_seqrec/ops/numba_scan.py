@@ -86,7 +86,7 @@ def _scan_outputs(x: Tensor, A: Tensor, keep_checkpoints: bool) -> tuple[Tensor,
     return (
         x.new_empty(b, length, d),
         x.new_empty(b, d, n),
-        x.new_empty((b, chunks, blocks, n, kernels.WIDTH) if keep_checkpoints else (0,)),
+        x.new_empty((b, chunks, blocks, kernels.padded_states(n), kernels.WIDTH) if keep_checkpoints else (0,)),
     )
 
 
