@@ -370,7 +370,7 @@ def _padded(n: int) -> int:
 
 def _forward_block_d(n: int) -> int:
     """A warp's worth of channels, fewer where a thread could not hold the states of one."""
-    return max(4, min(32, 2048 // _padded(n)))
+    return max(4, min(32, 1024 // _padded(n)))
 
 
 def _transposed_and_padded(tensor: Tensor, pad_n: int) -> Tensor:
