@@ -77,7 +77,7 @@ class SeqRecConfig(PreTrainedConfig):
 
     @property
     def objective(self) -> str:
-        """What the model learns, which decides how batches are made: a key of `hf_seqrec.data.OBJECTIVES`."""
+        """What the model learns, which decides how batches are made: a key of `data.objectives.OBJECTIVES`."""
         return "next_item"
 
     @property

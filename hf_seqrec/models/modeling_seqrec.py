@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
 from .losses import full_softmax_loss
-from .padding import RightPadded, last_real_position, right_padded
+from .padding import RightPadded, encode_by_length, last_real_position, right_padded
 from .retrieval import score_items, target_ranks, top_k_items
 
 
@@ -155,12 +155,22 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
         input_ids = padding.gather(input_ids).masked_fill(mask == 0, 0)
-        if labels is None and output_logits is None:
+        scores_next = labels is None and output_logits is None
+        if scores_next:
+            self._check_not_empty(mask)
             input_ids, mask = self.with_query(input_ids, mask)
             if mask is not padding.attention_mask:
                 # Not the caller's positions any more.
                 padding = RightPadded(mask, None)
-        hidden_states = self.encode(self.item_embeddings(input_ids), mask, cache_params)
+        inputs_embeds = self.item_embeddings(input_ids)
+        records_layers = any(
+            kwargs.get(name, getattr(self.config, name, False))
+            for name in ("output_hidden_states", "output_attentions")
+        )
+        if labels is None or cache_params is not None or records_layers:
+            hidden_states = self.encode(inputs_embeds, mask, cache_params)
+        else:
+            hidden_states = encode_by_length(self.encode, inputs_embeds, mask)
 
         loss = logits = None
         if labels is not None:
@@ -168,8 +178,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             loss = self.item_loss(hidden_states[labels != -100], labels[labels != -100], num_items_in_batch)
         if output_logits:
             logits = score_items(padding.scatter(hidden_states), *self.output_items())
-        elif labels is None and output_logits is None:
-            logits = score_items(self._last_state(hidden_states, mask), *self.output_items())
+        elif scores_next:
+            logits = score_items(last_real_position(hidden_states, mask), *self.output_items())
         return SeqRecOutput(
             loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache_params=cache_params
         )
@@ -205,7 +215,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 "collator for ranking, and what `forward` made of that batch, labels included."
             )
         padding = right_padded(attention_mask)
-        states = self._last_state(padding.gather(last_hidden_state), padding.attention_mask)
+        self._check_not_empty(padding.attention_mask)
+        states = last_real_position(padding.gather(last_hidden_state), padding.attention_mask)
         items, bias = self.output_items()
         return target_ranks(states, items, targets, seen_items, bias)
 
@@ -249,7 +260,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
         seen = padding.gather(input_ids).masked_fill(mask == 0, 0)
-        history, mask = self._most_recent(seen, mask)
+        history, mask = self._most_recent(seen, mask, self.config.max_position_embeddings)
         self._check_not_empty(mask)
         history, mask = self.with_query(history, mask)
 
@@ -259,7 +270,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             output = self(history, mask, cache_params=cache_params, output_logits=False)
         finally:
             self.train(was_training)
-        states = self._last_state(output.last_hidden_state, mask)
+        states = last_real_position(output.last_hidden_state, mask)
 
         items, bias = self.output_items()
         rows_left = self.config.n_items
@@ -288,21 +299,17 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             part._auto_class = "AutoModel" if part is type(self) else "AutoConfig"
         super().save_pretrained(save_directory, **kwargs)
 
-    def _most_recent(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut right-padded `(b, l)` histories to the most recent items that the model has positions for."""
-        longest = self.config.max_position_embeddings
+    @staticmethod
+    def _most_recent(input_ids: Tensor, attention_mask: Tensor, longest: int | None) -> tuple[Tensor, Tensor]:
+        """Cut right-padded `(b, l)` histories to their `longest` most recent items; `None` keeps all."""
         if longest is None or input_ids.shape[1] <= longest:
             return input_ids, attention_mask
         lengths = attention_mask.sum(dim=1, keepdim=True)
         places = (lengths - longest).clamp(min=0) + torch.arange(longest, device=input_ids.device)
         return input_ids.gather(1, places), attention_mask.gather(1, places)
 
-    def _last_state(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pick the state `(b, d)` after each right-padded history, none of which may be empty."""
-        self._check_not_empty(attention_mask)
-        return last_real_position(hidden_states, attention_mask)
-
-    def _check_not_empty(self, attention_mask: Tensor) -> None:
+    @staticmethod
+    def _check_not_empty(attention_mask: Tensor) -> None:
         if not torch.compiler.is_compiling() and not attention_mask.any(dim=1).all():
             empty = int((~attention_mask.any(dim=1)).nonzero()[0])
             raise ValueError(
