@@ -49,7 +49,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Ch
         )
     model = _load_weights(folder)
     catalog = Catalog.load(folder)
-    if catalog.vocab_size != model.config.vocab_size:
+    if catalog.n_items != model.config.n_items:
         raise ValueError(
             f"{folder}: catalog.parquet has {catalog.n_items} items, but the model has {model.config.n_items}. "
             "One of the two files belongs to another checkpoint; copy the right one."

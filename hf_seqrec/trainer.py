@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from .data.catalog import Catalog
-from .data.collators import NextItemCollator, RankingCollator
+from .data.objectives import collators_for
 from .data.splits import ShuffledSampler
 from .metrics.ranking import ranking_metrics
 from .models.modeling_seqrec import SeqRecPreTrainedModel
@@ -23,8 +23,8 @@ class SeqRecTrainer(Trainer):
     r"""
     transformers' [`Trainer`] for sequential recommenders.
 
-    Trains on next-item views, evaluates by full ranking, with the user's history excluded (`eval_ndcg@10`) and not
-    (`eval_ndcg@10_with_seen`). Only two ranks a user leave the device, never the scores.
+    Trains on what `model.config.objective` asks for, evaluates by full ranking, with the user's history excluded
+    (`eval_ndcg@10`) and not (`eval_ndcg@10_with_seen`). Only two ranks a user leave the device, never the scores.
 
     Args:
         model ([`SeqRecPreTrainedModel`]): The model.
@@ -52,16 +52,17 @@ class SeqRecTrainer(Trainer):
     ) -> None:
         if catalog is not None and catalog.n_items != model.config.n_items:
             raise ValueError(
-                f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items} "
-                "(`config.vocab_size - 1`). Build the model with `vocab_size=catalog.vocab_size`."
+                f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items}. Build the model "
+                f"with `vocab_size={type(model.config).__name__}.vocab_size_for(catalog.n_items)`."
             )
+        self.collators = collators_for(model.config, args.max_length, args.window, args.seed)
         callbacks = list(callbacks or [])
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         super().__init__(
             model=model,
             args=args,
-            data_collator=NextItemCollator(args.max_length, window=args.window, seed=args.seed),
+            data_collator=self.collators.training,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             compute_metrics=_full_ranking,
@@ -77,19 +78,19 @@ class SeqRecTrainer(Trainer):
         return ShuffledSampler(dataset, seed=seed)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Batch histories with their held-out item instead of shifted histories."""
+        """Batch histories with their held-out item instead of those to learn from."""
         with self._ranking_batches():
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        """Batch histories with their held-out item instead of shifted histories."""
+        """Batch histories with their held-out item instead of those to learn from."""
         with self._ranking_batches():
             return super().get_test_dataloader(test_dataset)
 
     @contextmanager
     def _ranking_batches(self) -> Iterator[None]:
         training_collator = self.data_collator
-        self.data_collator = RankingCollator(self.args.max_length)
+        self.data_collator = self.collators.ranking
         try:
             yield
         finally:

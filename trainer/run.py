@@ -13,6 +13,7 @@ from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
 from hf_seqrec.data import leave_one_out, resolve_dataset
+from hf_seqrec.model_card import write_model_card
 from hf_seqrec.report import print_recommendations, print_results, write_results
 from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
 from hf_seqrec.trainer import SeqRecTrainer
@@ -30,11 +31,13 @@ def main() -> None:
     set_seed(args.seed)
 
     with processes.main_process_first():
-        sequences = resolve_dataset(arguments.data.dataset, args.output_dir, items=arguments.data.items)
+        sequences = resolve_dataset(arguments.data.dataset, args.output_dir, **arguments.data.log_options())
     processes.print(f"Dataset {arguments.data.dataset}: {sequences}")
     splits = leave_one_out(sequences)
 
-    config = config_class(arguments.model.model_type)(vocab_size=sequences.catalog.vocab_size, **arguments.network)
+    config_cls = config_class(arguments.model.model_type)
+    vocab_size = config_cls.vocab_size_for(sequences.catalog.n_items)
+    config = config_cls(vocab_size=vocab_size, **arguments.network)
     model = AutoModel.from_config(config)
     processes.print(f"Model {config.model_type}: {model.num_parameters():,} parameters")
 
@@ -51,7 +54,8 @@ def main() -> None:
     metrics = trainer.evaluate(splits.validation) | trainer.evaluate(splits.test, metric_key_prefix="test")
     trainer.save_model()
     if processes.is_main_process:
-        write_results(args.output_dir, trainer, arguments, sequences, metrics)
+        results = write_results(args.output_dir, trainer, arguments, sequences, metrics)
+        write_model_card(args.output_dir, config, results)
         print_results(sequences, splits, metrics)
         print_recommendations(model, sequences.catalog, splits.test)
     trainer.end()

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .draws import below, user_draws
 from .splits import HistoryBatch
 
 IGNORED_LABEL = -100
@@ -35,9 +36,8 @@ class NextItemCollator:
     """
 
     def __init__(self, max_length: int, window: Literal["last", "random"] = "last", seed: int = 0):
-        _check_max_length(max_length)
-        if window not in ("last", "random"):
-            raise ValueError(f'`window` must be "last" or "random", got {window!r}.')
+        check_max_length(max_length)
+        check_window(window)
         self.max_length, self.window, self.seed = max_length, window, seed
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
@@ -45,8 +45,8 @@ class NextItemCollator:
         stops = batch.stops
         if self.window == "random":
             spare = np.maximum(stops - batch.starts - (self.max_length + 1), 0)
-            stops = stops - _draw_below(spare + 1, batch.users, self.seed, batch.epoch)
-        events = _padded(batch.item_rows, batch.starts, stops, self.max_length + 1)  # [b, l + 1]
+            stops = stops - below(user_draws(batch.users, self.seed, batch.epoch), spare + 1)
+        events = padded(batch.item_rows, batch.starts, stops, self.max_length + 1)  # [b, l + 1]
         if events.shape[1] < 2:
             raise ValueError("every history must have at least 2 events to learn a next item from, got none that has.")
         input_ids, labels = events[:, :-1], events[:, 1:]
@@ -76,7 +76,7 @@ class RankingCollator:
     """
 
     def __init__(self, max_length: int):
-        _check_max_length(max_length)
+        check_max_length(max_length)
         self.max_length = max_length
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
@@ -84,8 +84,8 @@ class RankingCollator:
         if batch.targets is None:
             raise ValueError("`examples` must have targets; use the validation or test view of `leave_one_out`.")
         lengths = batch.stops - batch.starts
-        input_ids = _padded(batch.item_rows, batch.starts, batch.stops, self.max_length)
-        seen_items = _padded(batch.item_rows, batch.starts, batch.stops, int(lengths.max()))
+        input_ids = padded(batch.item_rows, batch.starts, batch.stops, self.max_length)
+        seen_items = padded(batch.item_rows, batch.starts, batch.stops, int(lengths.max()))
         labels = np.full(input_ids.shape, IGNORED_LABEL, dtype=np.int64)
         labels[np.arange(len(labels)), np.minimum(lengths, self.max_length) - 1] = batch.targets
         return {
@@ -97,7 +97,7 @@ class RankingCollator:
         }
 
 
-def _padded(
+def padded(
     item_rows: npt.NDArray[np.int32],
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
@@ -112,31 +112,13 @@ def _padded(
     return np.where(real, item_rows[places], 0).astype(np.int64)
 
 
-def _draw_below(
-    bounds: npt.NDArray[np.int64], users: npt.NDArray[np.int64], seed: int, epoch: int
-) -> npt.NDArray[np.int64]:
-    """
-    Draw an integer in [0, bound) for each user, a pure function of (seed, epoch, user).
-
-    A counter-based generator: three rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014,
-    https://doi.org/10.1145/2660193.2660195), one for each part of the key. A `numpy.random.Generator` for each user
-    would take longer than the batch.
-    """
-    with np.errstate(over="ignore"):
-        key = _mix(np.uint64(seed % 2**64) + np.zeros(len(users), dtype=np.uint64))
-        key = _mix(key ^ np.uint64(epoch))
-        key = _mix(key ^ users.astype(np.uint64))
-    # The upper 32 bits times the bound, upper half: uniform up to bound / 2^32.
-    return (((key >> np.uint64(32)) * bounds.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+def check_max_length(max_length: int, least: int = 1) -> None:
+    """Raise unless a history has `least` positions or more."""
+    if max_length < least:
+        raise ValueError(f"`max_length` must be at least {least}, got {max_length}.")
 
 
-def _mix(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    key = key + np.uint64(0x9E3779B97F4A7C15)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))
-
-
-def _check_max_length(max_length: int) -> None:
-    if max_length < 1:
-        raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
+def check_window(window: str) -> None:
+    """Raise unless it is one of the two ways to cut a longer history."""
+    if window not in ("last", "random"):
+        raise ValueError(f'`window` must be "last" or "random", got {window!r}.')

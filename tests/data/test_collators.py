@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_seqrec.data import NextItemCollator, RankingCollator, leave_one_out
-from hf_seqrec.data.collators import _draw_below
+from hf_seqrec.data.draws import below, user_draws
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_random_windows(make_sequences):
 @pytest.mark.parametrize("seed", [0, -1, 2**70])
 def test_draws_are_uniform(seed):
     users = np.arange(70_000)
-    drawn = _draw_below(np.full(len(users), 7), users, seed=seed, epoch=3)
+    drawn = below(user_draws(users, seed=seed, epoch=3), np.full(len(users), 7))
     counts = np.bincount(drawn, minlength=8)
     # 10,000 each, with a standard deviation of about 93.
     assert counts[7] == 0
