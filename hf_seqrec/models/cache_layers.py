@@ -19,9 +19,7 @@ class RaggedAttentionLayer(DynamicLayer):
         super().__init__()
         self.lengths: Tensor | None = None
 
-    def update(  # type: ignore[override]
-        self, key_states: Tensor, value_states: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         r"""
         Add the items of one call and return the keys and values of all so far, `(b, h, places, d / h)` each.
 
@@ -30,11 +28,11 @@ class RaggedAttentionLayer(DynamicLayer):
                 right.
             lengths (`torch.LongTensor` of shape `(b,)`): How many of them are real in each row.
         """
-        if self.lengths is None:
+        if self.lengths is None or self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             self.lengths = lengths
-            places = int(lengths.max())
-            self.keys, self.values = key_states[:, :, :places], value_states[:, :, :places]
+            longest = int(lengths.max())
+            self.keys, self.values = key_states[:, :, :longest], value_states[:, :, :longest]
             # Padding at the end is seen by no real query, and equal numbers of queries and keys suit fast kernels.
             return key_states, value_states
 

@@ -1,27 +1,48 @@
 """What every model promises. A new pair of files in hf_seqrec/models/ is tested without a line here."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
+from hf_seqrec.data.objectives import collators_for
+from hf_seqrec.data.splits import HistoryBatch
 
 LENGTHS = (9, 1, 5)
+
+
+def config_for(model_type, n_items=30, hidden_size=24, **fields):
+    vocab_size = hf_seqrec.config_class(model_type).vocab_size_for(n_items)
+    return AutoConfig.for_model(model_type, vocab_size=vocab_size, hidden_size=hidden_size, **fields)
 
 
 @pytest.fixture(params=hf_seqrec.MODEL_TYPES)
 def model(request):
     set_seed(0)
-    config = AutoConfig.for_model(request.param, vocab_size=31, hidden_size=24, num_hidden_layers=2)
-    return AutoModel.from_config(config).eval()
+    return AutoModel.from_config(config_for(request.param, num_hidden_layers=2)).eval()
 
 
-def histories(lengths=LENGTHS, side="right", vocab_size=31, padded_to=None):
+@pytest.fixture
+def causal_model(model):
+    if model.config.objective == "cloze":
+        pytest.skip("looks both ways")
+    return model
+
+
+@pytest.fixture
+def stateful_model(model):
+    if model.config.stateless_because:
+        pytest.skip(model.config.stateless_because)
+    return model
+
+
+def histories(lengths=LENGTHS, side="right", n_items=30, padded_to=None):
     generator = torch.Generator().manual_seed(3)
     longest = padded_to or max(lengths)
     input_ids = torch.zeros(len(lengths), longest, dtype=torch.long)
     for row, length in zip(input_ids, lengths, strict=True):
-        items = torch.randint(1, vocab_size, (length,), generator=generator)
+        items = torch.randint(1, n_items + 1, (length,), generator=generator)
         if side == "right":
             row[:length] = items
         else:
@@ -36,9 +57,12 @@ def next_items(input_ids):
 
 
 def test_shapes(model):
-    output = model(histories())
+    input_ids = histories()
+    output = model(input_ids)
     assert output.logits.shape == (3, 31)
-    assert output.last_hidden_state.shape == (3, 9, 24)
+    # BERT4Rec puts a mask behind each history.
+    assert output.last_hidden_state.shape[1] in (9, 10)
+    assert model(input_ids, labels=next_items(input_ids)).last_hidden_state.shape == (3, 9, 24)
     assert output.loss is None
     assert output.cache_params is None
     assert torch.isneginf(output.logits[:, 0]).all()
@@ -56,9 +80,11 @@ def test_logits_at_every_position_only_when_asked(model):
 
 
 def test_hidden_states_on_request(model):
-    hidden_states = model(histories(), output_hidden_states=True).hidden_states
+    input_ids = histories()
+    hidden_states = model(input_ids, labels=next_items(input_ids), output_hidden_states=True).hidden_states
     assert len(hidden_states) >= model.config.num_hidden_layers
-    assert all(states.shape == (3, 9, 24) for states in hidden_states)
+    # Not the width: a GRU's is its own.
+    assert all(states.shape[:2] == (3, 9) for states in hidden_states)
 
 
 def test_padding_changes_nothing(model):
@@ -81,7 +107,9 @@ def test_padding_changes_no_loss(model):
 
 def test_states_come_back_in_the_callers_layout(model):
     right, left = histories(), histories(side="left")
-    states = [model(input_ids).last_hidden_state[input_ids != 0] for input_ids in (right, left)]
+    states = [
+        model(input_ids, labels=next_items(input_ids)).last_hidden_state[input_ids != 0] for input_ids in (right, left)
+    ]
     torch.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-6)
 
 
@@ -91,35 +119,35 @@ def test_a_batch_of_one_equals_its_row_in_a_batch(model):
         torch.testing.assert_close(model(input_ids[None, :length]).logits[0], batch[row], rtol=1e-5, atol=1e-6)
 
 
-def test_the_future_changes_nothing(model):
+def test_the_future_changes_nothing(causal_model):
     input_ids = histories(lengths=(9, 9))
     changed = input_ids.clone()
     changed[:, 5] = changed[:, 5] % 30 + 1
-    before, after = (model(ids).last_hidden_state for ids in (input_ids, changed))
+    before, after = (causal_model(ids).last_hidden_state for ids in (input_ids, changed))
     torch.testing.assert_close(before[:, :5], after[:, :5], rtol=0, atol=1e-6)
     assert (before[:, 5:] - after[:, 5:]).abs().amax(dim=(0, 2)).min() > 1e-6
 
 
-def test_step_by_step_equals_at_once(model):
+def test_step_by_step_equals_at_once(stateful_model):
     input_ids = histories(lengths=(9, 9))
-    expected = model(input_ids, output_logits=True).logits
+    expected = stateful_model(input_ids, output_logits=True).logits
     cache, logits = None, []
     for position in range(input_ids.shape[1]):
-        output = model(input_ids[:, position : position + 1], cache_params=cache, use_cache=True)
+        output = stateful_model(input_ids[:, position : position + 1], cache_params=cache, use_cache=True)
         cache = output.cache_params
         logits.append(output.logits)
     torch.testing.assert_close(torch.stack(logits, dim=1), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_state_of_a_padded_batch_goes_on(model):
+def test_state_of_a_padded_batch_goes_on(stateful_model):
     # Rows of different lengths, fed in two parts cut anywhere: each row's state stops at its own last item.
     input_ids, lengths = histories(), torch.tensor(LENGTHS)
     later = histories(lengths=(2, 4, 3))
-    cache = model(input_ids, use_cache=True).cache_params
-    continued = model(later, cache_params=cache).logits
+    cache = stateful_model(input_ids, use_cache=True).cache_params
+    continued = stateful_model(later, cache_params=cache).logits
     for row in range(3):
         whole = torch.cat([input_ids[row, : lengths[row]], later[row][later[row] > 0]])
-        torch.testing.assert_close(model(whole[None]).logits[0], continued[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(stateful_model(whole[None]).logits[0], continued[row], rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_every_parameter(model):
@@ -181,11 +209,15 @@ def test_padding_row_stays_zero_in_training(model):
     assert not model.item_embeddings.weight[0].any()
 
 
-@pytest.mark.parametrize(("vocab_size", "hidden_size"), [(2, 8), (101, 40)])
-def test_odd_sizes(model, vocab_size, hidden_size):
-    config = AutoConfig.for_model(model.config.model_type, vocab_size=vocab_size, hidden_size=hidden_size)
-    other = AutoModel.from_config(config)
-    assert other(histories(vocab_size=vocab_size)).logits.shape == (3, vocab_size)
+@pytest.mark.parametrize(("n_items", "hidden_size"), [(1, 8), (100, 40)])
+def test_odd_sizes(model, n_items, hidden_size):
+    other = AutoModel.from_config(config_for(model.config.model_type, n_items, hidden_size)).eval()
+    assert other.config.n_items == n_items
+    input_ids = histories(n_items=n_items)
+    assert other(input_ids).logits.shape == (3, n_items + 1)
+    if n_items == 1:
+        rows, _ = other.recommend(input_ids, top_k=1, exclude_seen=False)
+        assert rows.tolist() == [[1], [1], [1]]
 
 
 def test_overfits_a_few_histories(model):
@@ -216,3 +248,41 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
     model.activation_checkpointing_enable()
     for gradient, expected_gradient in zip(gradients(), expected, strict=True):
         torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_asking_for_state_where_there_is_none(model):
+    if model.config.stateless_because is None:
+        pytest.skip("carries state")
+    with pytest.raises(ValueError, match=r"`use_cache=True`.*encode the whole history"):
+        model(histories(), use_cache=True)
+
+
+def test_ranks_agree_with_the_scores_of_the_next_item(model):
+    """The way of the trainer, through the collator of the model's objective, against plain scores."""
+    config, input_ids = model.config, histories()
+    items = input_ids[input_ids > 0].to(torch.int32).numpy()
+    stops = np.cumsum(LENGTHS)
+    targets = np.array([7, 8, 9])
+    batch = HistoryBatch(items, stops - LENGTHS, stops, targets, np.arange(3))
+    inputs = collators_for(config, max_length=12).ranking([batch])
+    targets, seen_items = inputs.pop("targets"), inputs.pop("seen_items")
+    output = model(**inputs)
+    logits = model(input_ids).logits
+    log_probabilities = torch.log_softmax(logits, dim=1)
+    torch.testing.assert_close(output.loss, -log_probabilities.gather(1, targets[:, None]).mean())
+    ranks, ranks_with_seen = model.rank_targets(
+        output.last_hidden_state, inputs["attention_mask"], targets, seen_items
+    )
+    assert torch.equal(ranks_with_seen, (logits > logits.gather(1, targets[:, None])).sum(dim=1))
+    unseen = logits.scatter(1, input_ids, -torch.inf)
+    assert torch.equal(ranks, (unseen > logits.gather(1, targets[:, None])).sum(dim=1))
+
+
+def test_learns_from_batches_of_its_objective(model):
+    config, input_ids = model.config, histories(lengths=(9, 3, 5))
+    items = input_ids[input_ids > 0].to(torch.int32).numpy()
+    stops = np.cumsum((9, 3, 5))
+    batch = HistoryBatch(items, stops - (9, 3, 5), stops, None, np.arange(3))
+    loss = model(**collators_for(config, max_length=12).training([batch])).loss
+    loss.backward()
+    assert 0 < loss.item() < 2 * np.log(30)

@@ -32,7 +32,8 @@ print(json.dumps({"rows": rows.tolist(), "scores": scores.tolist(), "loss": loss
 @pytest.mark.parametrize("model_type", hf_seqrec.MODEL_TYPES)
 def test_loads_without_the_package(model_type, tmp_path):
     set_seed(0)
-    model = AutoModel.from_config(AutoConfig.for_model(model_type, vocab_size=31, hidden_size=24)).eval()
+    vocab_size = hf_seqrec.config_class(model_type).vocab_size_for(30)
+    model = AutoModel.from_config(AutoConfig.for_model(model_type, vocab_size=vocab_size, hidden_size=24)).eval()
     model.save_pretrained(tmp_path / "saved")
     answer = subprocess.run(
         [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path / "saved", tmp_path / "saved again"],

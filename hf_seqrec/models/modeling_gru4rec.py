@@ -1,0 +1,88 @@
+"""GRU4Rec: a gated recurrent network over the items."""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .cache_layers import RecurrentStateLayer
+from .configuration_gru4rec import GRU4RecConfig
+from .modeling_seqrec import SeqRecPreTrainedModel
+from .padding import last_real_position
+
+
+class GRU4RecLayer(GradientCheckpointingLayer):
+    r"""
+    A gated recurrent unit (Cho et al. 2014, https://arxiv.org/abs/1406.1078, Section 2.3) without biases:
+
+        r_t = sigmoid(W_r x_t + U_r h_{t-1})              reset
+        z_t = sigmoid(W_z x_t + U_z h_{t-1})              update
+        n_t = tanh(W_n x_t + r_t * (U_n h_{t-1}))         candidate
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+    Layers are modules of their own, where `torch.nn.GRU` could stack them, because a row's state is its output at its
+    last real position, and `torch.nn.GRU` shows the outputs of its last layer only.
+    """
+
+    def __init__(self, input_size: int, config: GRU4RecConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.gru = nn.GRU(input_size, config.gru_hidden_size, bias=False, batch_first=True)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, gru_hidden_size)`; `attention_mask` `(b, l)` is 1 at real positions."""
+        before = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx)
+        states, _ = self.gru(hidden_states, None if before is None else before[None])
+        if cache_params is not None:
+            after = last_real_position(states, attention_mask)
+            if before is not None:
+                # A row without a new item stays as it was.
+                after = torch.where(attention_mask.any(dim=1, keepdim=True), after, before)
+            cache_params.update_recurrent_state(after, self.layer_idx)
+        return states
+
+
+class GRU4Rec(SeqRecPreTrainedModel):
+    r"""
+    GRU4Rec (Hidasi et al. 2016, https://arxiv.org/abs/1511.06939), as users of today know it from RecBole.
+
+    `W h_t + b` with `h = GRU(dropout(embedding))`, scored against the item embeddings.
+
+    The paper reads one-hot items, writes scores with a matrix of its own and trains on sessions side by side with
+    pairwise losses; Tan et al. 2016 (https://arxiv.org/abs/1606.08117) add embeddings and their use as the output.
+    Like RecBole (https://github.com/RUCAIBox/RecBole), which is what published comparisons ran, this model has tied
+    embeddings, a linear layer behind the recurrence, no biases in it, and the softmax over the catalog as its loss.
+    Unlike RecBole, which trains on every prefix of a history apart, it learns at every position at once, and it
+    initialises the matrices of all its layers the same way, not only those of the first.
+    """
+
+    config: GRU4RecConfig
+    _no_split_modules = ["GRU4RecLayer"]
+    _can_record_outputs = {"hidden_states": GRU4RecLayer}
+
+    def __init__(self, config: GRU4RecConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        sizes = [config.hidden_size] + [config.gru_hidden_size] * (config.num_hidden_layers - 1)
+        self.layers = nn.ModuleList(GRU4RecLayer(size, config, layer_idx) for layer_idx, size in enumerate(sizes))
+        self.out_proj = nn.Linear(config.gru_hidden_size, config.hidden_size)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.GRU):
+            for matrix in module.parameters():
+                init.xavier_uniform_(matrix)
+
+    def new_cache(self) -> Cache:
+        """Make the empty state: one vector a layer, whatever the history's length."""
+        return Cache(layers=[RecurrentStateLayer() for _ in self.layers])
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+        hidden_states = self.dropout(inputs_embeds)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, cache_params)
+        return self.out_proj(hidden_states)
