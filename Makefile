@@ -18,7 +18,7 @@ help:  ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DEMO_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and recommend (about three minutes).
-	$(VENV)/bin/python trainer/run.py --config trainer/recipes/synthetic/mamba4rec.yaml
+	$(VENV)/bin/python trainer/run.py --config trainer/recipes/synthetic/mamba4rec.yaml --overwrite_output_dir true
 
 test: $(DEV_INSTALLED)  ## Run the tests, without the slow ones.
 	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not gpu"

@@ -11,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser, PreTrainedConfig
 
 from .auto import MODEL_TYPES, config_class
+from .data.interactions import InteractionsArguments
 from .training_args import SeqRecTrainingArguments
 
 # Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe.
@@ -27,8 +28,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which histories to train on."""
+class DataArguments(InteractionsArguments):
+    """Which histories to train on. All but `dataset` are for a file of interactions, which is built on the fly."""
 
     dataset: str = field(
         default="synthetic",
@@ -37,9 +38,12 @@ class DataArguments:
             "interactions (.inter, .csv, .tsv, .jsonl, .parquet)."
         },
     )
-    items: str | None = field(
-        default=None, metadata={"help": "File with the items' titles, where `dataset` is a file of interactions."}
-    )
+
+    def log_options(self) -> dict[str, Any]:
+        """Return what was asked for beyond the defaults of [`InteractionsArguments`]."""
+        fields = dataclasses.fields(InteractionsArguments)
+        asked = {field.name: getattr(self, field.name) for field in fields}
+        return {field.name: asked[field.name] for field in fields if asked[field.name] != field.default}
 
 
 class RunArguments(NamedTuple):

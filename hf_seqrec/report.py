@@ -25,9 +25,9 @@ _PACKAGES = ("hf-seqrec", "torch", "transformers", "accelerate", "numba", "trito
 
 def write_results(
     output_dir: str, trainer: SeqRecTrainer, arguments: RunArguments, sequences: Sequences, metrics: dict[str, float]
-) -> None:
+) -> dict[str, Any]:
     r"""
-    Write `results.json`: every metric of validation and test, and what someone else needs to obtain them again.
+    Write and return `results.json`: every metric of validation and test, and what it takes to obtain them again.
 
     Args:
         output_dir (`str`): The run's folder.
@@ -55,6 +55,7 @@ def write_results(
     }
     path = Path(output_dir) / RESULTS_FILE
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
 
 
 def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, float]) -> None:
@@ -65,7 +66,7 @@ def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, 
         rows = {
             "most popular": popularity,
             "this model": {name.removeprefix("test_"): value for name, value in metrics.items()},
-            **({"best reachable": reachable} if f"hr@10{suffix}" in reachable else {}),
+            **({"best reachable": reachable} if reachable else {}),
         }
         print(f"\nTest, {len(splits.test):,} users, full ranking, {title}")
         print(f"{'':16}" + "".join(f"{name:>10}" for name in _SHOWN_METRICS))

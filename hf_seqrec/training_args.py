@@ -62,3 +62,5 @@ class SeqRecTrainingArguments(TrainingArguments):
                 "Leave it out to train for all of `num_train_epochs`."
             )
         super().__post_init__()
+        # Pinned memory is for copies to an accelerator; without one torch warns at every data loader.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"

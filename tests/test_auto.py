@@ -1,4 +1,4 @@
-"""Importing the package registers its models with the Auto classes, whichever is imported first, and loads no torch."""
+"""Importing the package registers its models with the Auto classes, in any order of imports, and loads no torch."""
 
 import subprocess
 import sys

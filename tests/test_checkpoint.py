@@ -59,7 +59,7 @@ def test_weights_cut_short(folder):
 
 def test_weights_missing(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="weights in .* cannot be read"):
+    with pytest.raises(ValueError, match=r"weights in .* cannot be read"):
         load_checkpoint(folder)
 
 
