@@ -175,6 +175,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         loss = logits = None
         if labels is not None:
             labels = padding.gather(labels)
+            self._check_labels(labels, mask)
             loss = self.item_loss(hidden_states[labels != -100], labels[labels != -100], num_items_in_batch)
         if output_logits:
             logits = score_items(padding.scatter(hidden_states), *self.output_items())
@@ -316,6 +317,9 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 f"The history of user {empty} of the batch is empty, so there is nothing to recommend from. "
                 "Leave such users out, or recommend the most popular items to them."
             )
+
+    def _check_labels(self, labels: Tensor, attention_mask: Tensor) -> None:
+        """Refuse labels that the model could only learn to copy; a causal model takes any."""
 
     def _check_input_ids(self, input_ids: Tensor) -> None:
         # On an accelerator the check would wait for the device at every step; there the data was checked when loaded.
