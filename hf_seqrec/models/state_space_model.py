@@ -1,12 +1,12 @@
 """What the recommenders with Mamba blocks share: how their weights start."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import initialization as init
 
 from .mamba_mixer import MambaMixer
 from .modeling_seqrec import SeqRecPreTrainedModel
-from .state_space_config import StateSpaceConfig
+from .state_space_config import StateSpaceConfig, WholeHistoryConfig
 
 
 class StateSpacePreTrainedModel(SeqRecPreTrainedModel):
@@ -46,3 +46,26 @@ class StateSpacePreTrainedModel(SeqRecPreTrainedModel):
         # The flag is the whole parameter's; a slice of it does not show it.
         if embedding.padding_idx is not None and not getattr(embedding.weight, "_is_hf_initialized", False):
             init.zeros_(embedding.weight[embedding.padding_idx])
+
+
+class WholeHistoryPreTrainedModel(StateSpacePreTrainedModel):
+    """Base of the models that `config.causal=False` lets see the whole history at every position."""
+
+    config: WholeHistoryConfig
+
+    def _check_labels(self, labels: Tensor, attention_mask: Tensor) -> None:
+        if self.config.causal or torch.compiler.is_compiling():
+            return
+        is_last = attention_mask.cumsum(dim=1) == attention_mask.sum(dim=1, keepdim=True)
+        if ((labels != -100) & ~is_last).any():
+            raise ValueError(
+                "`labels` must be -100 everywhere but at the last item of each history: with `causal=False` the "
+                "positions before it have seen the items that they would have to predict. Keep only the last label, "
+                "or configure the model with `causal=True`."
+            )
+
+    @property
+    def longest(self) -> int:
+        """To how many positions `causal=False` pads each history."""
+        assert self.config.max_position_embeddings is not None  # the configuration has checked it
+        return self.config.max_position_embeddings
