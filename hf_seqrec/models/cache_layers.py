@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionLayer
 
 
 class RaggedAttentionLayer(DynamicLayer):
@@ -81,3 +81,18 @@ class RecurrentStateLayer(LinearAttentionLayer):
         """Replace the state. transformers' layer would only return it after an update of a convolution's."""
         self.has_previous_state[state_idx] = True
         return super().update_recurrent_state(recurrent_states, state_idx)
+
+
+class RaggedHybridLayer(  # type: ignore[misc]  # as transformers' own hybrid: two halves that type `device` differently
+    RaggedAttentionLayer, RecurrentStateLayer, LinearAttentionAndFullAttentionLayer
+):
+    """Recurrent states of fixed size, and beside them keys and values of histories that differ in length."""
+
+    def __init__(self, number_of_states: int = 1) -> None:
+        LinearAttentionAndFullAttentionLayer.__init__(self, number_of_states=number_of_states)
+        self.lengths: Tensor | None = None
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows `beam_idx`, in that order."""
+        RecurrentStateLayer.reorder_cache(self, beam_idx)  # type: ignore[arg-type]
+        RaggedAttentionLayer.batch_select_indices(self, beam_idx)
