@@ -1,0 +1,60 @@
+"""Configuration of MoEMaTrRec."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .state_space_config import WholeHistoryConfig
+
+
+@strict
+class MoEMaTrRecConfig(WholeHistoryConfig):
+    r"""
+    Configuration of [`MoEMaTrRec`]. Defaults are those of the code of its proposal
+    (https://github.com/alokamgnaneswarasai/MambaRec, class `SASmambaRec`), at this package's width and dropout.
+
+    `initializer="reference"` draws every matrix with Xavier's normal distribution, as that code's script does, those
+    of the state space included.
+
+    Args:
+        gate (`"sequence"` or `"token"`, *optional*, defaults to `"sequence"`):
+            What decides how much of Mamba and how much of the attention an item gets: the mean of the history up to
+            it, or the item alone.
+        max_position_embeddings (`int`, *optional*, defaults to 200):
+            Longest history that the model can take: it learns an embedding of each position.
+        num_attention_heads (`int`, *optional*, defaults to 1):
+            Heads of each attention; they divide `hidden_size`.
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.2):
+            Dropout rate of the attention weights, in [0, 1).
+        intermediate_size (`int`, *optional*):
+            Width of the feed-forward network; `None` gives `4 * hidden_size`.
+
+    Example:
+
+    ```python
+    >>> from hf_seqrec import MoEMaTrRec, MoEMaTrRecConfig
+
+    >>> model = MoEMaTrRec(MoEMaTrRecConfig(vocab_size=1001, gate="token"))
+    ```
+    """
+
+    model_type = "moematrrec"
+
+    gate: Literal["sequence", "token"] = "sequence"
+    max_position_embeddings: int = 200
+    num_attention_heads: int = 1
+    attention_probs_dropout_prob: float = 0.2
+    intermediate_size: int | None = None
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self._check_attention()
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        self._check_at_least_one("intermediate_size")
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What each layer keeps between calls, in the words of transformers' caches: a state, and keys and values."""
+        return ["hybrid"] * self.num_hidden_layers

@@ -1,0 +1,162 @@
+"""MoEMaTrRec: Mamba and attention side by side, mixed by a gate."""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import SelfAttention, causal_view
+from .cache_layers import RaggedHybridLayer
+from .configuration_moematrrec import MoEMaTrRecConfig
+from .feed_forward import FeedForward
+from .layout import reference_layout
+from .mamba_mixer import MambaMixer
+from .state_space_model import WholeHistoryPreTrainedModel
+
+
+class MoEMaTrRecLayer(GradientCheckpointingLayer):
+    r"""
+    Two experts for every item, and a gate between them:
+
+        a = LayerNorm(x + dropout(Attention(x)))
+        w_t = sigmoid(w m_t + b)        with m_t the mean of x_1 .. x_t (`gate="sequence"`), or x_t (`gate="token"`)
+        y = w * Mamba(x) + (1 - w) * a
+        LayerNorm(dropout(W2 ReLU(W1 y)) + y)
+
+    With `config.causal=False` the attention sees the future, and m is the mean of the whole history at each position.
+    """
+
+    def __init__(self, config: MoEMaTrRecConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.gate, self.causal, self.layer_idx = config.gate, config.causal, layer_idx
+        self.mixer = MambaMixer(config, layer_idx)
+        self.attention = SelfAttention(config, layer_idx, is_causal=config.causal)
+        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gate_proj = nn.Linear(config.hidden_size, 1)
+        self.feed_forward = FeedForward(
+            config.hidden_size,
+            config.intermediate_size,
+            activation="relu",
+            dropout=config.hidden_dropout_prob,
+            layer_norm_eps=config.layer_norm_eps,
+            inner_dropout=0.0,
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        visible: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache_params: Cache | None = None,
+    ) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`; the mask `(b, l)` says which positions are real, by default all."""
+        lengths = None if attention_mask is None else attention_mask.sum(dim=1)
+        by_mamba = self.mixer(hidden_states, lengths, cache_params)
+        attended, _ = self.attention(hidden_states, visible, None, lengths, cache_params)
+        by_attention = self.attention_layer_norm(self.attention_dropout(attended) + hidden_states)
+        weight = torch.sigmoid(self.gate_proj(self._what_decides(hidden_states, attention_mask, cache_params)))
+        return self.feed_forward(weight * by_mamba + (1 - weight) * by_attention)
+
+    def _what_decides(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, cache_params: Cache | None
+    ) -> Tensor:
+        if self.gate == "token":
+            return hidden_states
+        if not self.causal:
+            return hidden_states.mean(dim=1, keepdim=True)
+        state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=1)
+        means, state = running_mean(hidden_states, attention_mask, state)
+        if cache_params is not None:
+            cache_params.update_recurrent_state(state, self.layer_idx, state_idx=1)
+        return means
+
+
+class MoEMaTrRec(WholeHistoryPreTrainedModel):
+    r"""
+    MoEMaTrRec (Alokam, https://github.com/alokamgnaneswarasai/MambaRec, "hybrid approach"; its class `SASmambaRec`).
+
+    `dropout(sqrt(d) * embedding + position)`, then [`MoEMaTrRecLayer`]s; the proposal has one.
+
+    Differences from its code:
+    - Attention and gate are causal. There, both see the whole sequence, so that every position but the last is trained
+      on the answer; `causal=False` reproduces this.
+    - Padding changes nothing. There, it stands on the left of each history, is attended to, averaged and fed to Mamba
+      like an item, and positions count from it; `causal=False` reproduces this too. Here they count from the first
+      item of a history, so that the state stays true when an item is added.
+    - The loss is the softmax over the catalog, not binary cross-entropy with one negative.
+    """
+
+    config: MoEMaTrRecConfig
+    _no_split_modules = ["MoEMaTrRecLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _can_record_outputs = {"hidden_states": MoEMaTrRecLayer, "attentions": SelfAttention}
+
+    def __init__(self, config: MoEMaTrRecConfig) -> None:
+        super().__init__(config)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(
+            MoEMaTrRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+        )
+        self.post_init()
+
+    def _init_as_reference(self, module: nn.Module) -> None:
+        super()._init_as_reference(module)
+        if isinstance(module, SelfAttention):
+            # One matrix of three times the outputs there, and the variance is 2 / (inputs + outputs).
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                init.xavier_normal_(projection.weight, gain=0.5**0.5)
+
+    def new_cache(self) -> Cache:
+        """Make the empty state: Mamba's, the gate's, and keys and values of every item."""
+        return Cache(layers=[RaggedHybridLayer(number_of_states=2) for _ in self.layers])
+
+    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+        if self.config.causal:
+            positions, visible = causal_view(self.config, attention_mask, cache_params)
+            return self._encode(inputs_embeds, positions, visible, attention_mask, cache_params)
+        padding = self.item_embeddings(attention_mask.new_zeros(()))
+        layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="left")
+        positions = torch.arange(self.longest, device=attention_mask.device)[None]
+        return layout.gather(self._encode(layout.inputs_embeds, positions))
+
+    def _encode(
+        self,
+        inputs_embeds: Tensor,
+        positions: Tensor,
+        visible: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache_params: Cache | None = None,
+    ) -> Tensor:
+        scale = self.config.hidden_size**0.5
+        hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, visible, attention_mask, cache_params)
+        return hidden_states
+
+
+def running_mean(
+    hidden_states: Tensor, attention_mask: Tensor | None = None, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""
+    Average each position with all before it, `(b, l, d)`, and return the state `(b, d + 1)`: the sum, and how many.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(b, l, d)`): What is averaged.
+        attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at the positions that count.
+        state (`torch.Tensor` of shape `(b, d + 1)`, *optional*): State of what came before.
+    """
+    summands = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+    summands = torch.nn.functional.pad(summands, (0, 1), value=1.0)
+    if attention_mask is not None:
+        summands = summands * attention_mask[:, :, None]
+    sums = summands.cumsum(dim=1)
+    if state is not None:
+        sums = sums + state[:, None]
+    # An empty row has no mean; zero is as good as anything.
+    means = sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)
+    return means.to(hidden_states.dtype), sums[:, -1]
