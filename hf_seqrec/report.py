@@ -88,12 +88,14 @@ def print_recommendations(
         catalog ([`Catalog`]): What its rows stand for.
         test ([`HistoryDataset`]): A view with targets.
         user (`int`): Position of the user in the view.
-        top_k (`int`): How many items to recommend.
+        top_k (`int`): How many items to recommend, or as many as the user has not seen.
     """
     history = test.history(user)
     print(f"\nUser {test.sequences.user_ids[int(test.users[user])]}, {len(history)} events, the last ones:")
     for title in catalog.describe(history[-5:]):
         print(f"    {title}")
+    # A small catalog may leave fewer unread items than asked for.
+    top_k = min(top_k, catalog.n_items - len(set(history.tolist())))
     rows, scores = model.recommend(torch.from_numpy(history.astype("int64"))[None].to(model.device), top_k=top_k)
     target = None if test.targets is None else int(test.targets[user])
     print_ranking(catalog, rows[0].tolist(), scores[0].tolist(), target)

@@ -51,7 +51,7 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint))
 
-    metrics = trainer.evaluate(splits.validation) | trainer.evaluate(splits.test, metric_key_prefix="test")
+    metrics = trainer.evaluate() | trainer.predict(splits.test, metric_key_prefix="test").metrics
     trainer.save_model()
     if processes.is_main_process:
         results = write_results(args.output_dir, trainer, arguments, sequences, metrics)
