@@ -15,18 +15,7 @@ from transformers import AutoModel
 from hf_seqrec.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = [
-    "--hidden_size",
-    "16",
-    "--state_size",
-    "4",
-    "--max_length",
-    "10",
-    "--per_device_train_batch_size",
-    "8",
-    "--report_to",
-    "none",
-]
+SMALL = {"hidden_size": 16, "state_size": 4, "max_length": 10, "per_device_train_batch_size": 8, "num_train_epochs": 3}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +33,9 @@ def log(tmp_path_factory):
 
 
 def command(log, output_dir, *arguments):
-    run = [sys.executable, str(ROOT / "trainer/run.py"), "--dataset", log, "--output_dir", str(output_dir)]
-    return [*run, "--num_train_epochs", "3", *SMALL, *arguments]
+    small = [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
+    script = str(ROOT / "trainer/run.py")
+    return [sys.executable, script, "--dataset", log, "--output_dir", str(output_dir), *small, *arguments]
 
 
 def run(log, output_dir, *arguments):
