@@ -6,27 +6,10 @@ import torch.nn.functional as F
 from transformers import set_seed
 
 from hf_seqrec import Mamba4Rec, Mamba4RecConfig
+from tests.models.by_the_book import mamba_by_the_book
+from tests.models.reference_outputs import assert_answers_as_reference, reference_cases
 
 INPUT_IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
-
-
-def mamba_by_the_book(mixer, inputs):
-    """Algorithm 2 and Figure 3 of the Mamba paper for one sequence `(l, d)`, a position and a channel at a time."""
-    x, z = (inputs @ mixer.in_proj.weight.T).chunk(2, dim=-1)
-    kernel, width = mixer.conv1d.weight[:, 0], mixer.conv1d.weight.shape[-1]
-    padded = torch.cat([torch.zeros(width - 1, x.shape[1], dtype=x.dtype), x])
-    x = torch.stack([(padded[t : t + width].T * kernel).sum(1) + mixer.conv1d.bias for t in range(len(x))])
-    x = F.silu(x)
-    step, B, C = (x @ mixer.x_proj.weight.T).split([mixer.time_step_rank, mixer.state_size, mixer.state_size], dim=-1)
-    delta = F.softplus(step @ mixer.dt_proj.weight.T + mixer.dt_proj.bias)
-    A = -torch.exp(mixer.A_log)
-    outputs = torch.zeros_like(x)
-    for channel in range(x.shape[1]):
-        state = torch.zeros(mixer.state_size, dtype=x.dtype)
-        for t in range(len(x)):
-            state = torch.exp(delta[t, channel] * A[channel]) * state + delta[t, channel] * B[t] * x[t, channel]
-            outputs[t, channel] = (C[t] * state).sum() + mixer.D[channel] * x[t, channel]
-    return (outputs * F.silu(z)) @ mixer.out_proj.weight.T
 
 
 def mamba4rec_by_the_book(model, input_ids):
@@ -89,3 +72,12 @@ def test_state_has_a_fixed_size():
 def test_unknown_initialiser():
     with pytest.raises(Exception, match="initializer"):
         Mamba4RecConfig(initializer="xavier")
+
+
+@pytest.mark.parametrize(**reference_cases("mamba4rec"))
+def test_answers_as_the_authors_code(case):
+    """
+    Its class ran as it is, with the Mamba block of mamba_ssm itself, whose kernel was replaced by mamba_ssm's own
+    definition in torch (`selective_scan_ref`), and with RecBole's `gather_indexes` in an otherwise empty base class.
+    """
+    assert_answers_as_reference(case)
