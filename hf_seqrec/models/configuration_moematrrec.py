@@ -14,7 +14,8 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
     (https://github.com/alokamgnaneswarasai/MambaRec, class `SASmambaRec`), at this package's width and dropout.
 
     `initializer="reference"` draws every matrix with Xavier's normal distribution, as that code's script does, those
-    of the state space included.
+    of the state space included; but the attention's three projections each by itself, where the code has them in one
+    matrix.
 
     Args:
         gate (`"sequence"` or `"token"`, *optional*, defaults to `"sequence"`):

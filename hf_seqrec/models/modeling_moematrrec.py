@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -102,13 +101,6 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
             MoEMaTrRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
         )
         self.post_init()
-
-    def _init_as_reference(self, module: nn.Module) -> None:
-        super()._init_as_reference(module)
-        if isinstance(module, SelfAttention):
-            # One matrix of three times the outputs there, and the variance is 2 / (inputs + outputs).
-            for projection in (module.q_proj, module.k_proj, module.v_proj):
-                init.xavier_normal_(projection.weight, gain=0.5**0.5)
 
     def new_cache(self) -> Cache:
         """Make the empty state: Mamba's, the gate's, and keys and values of every item."""

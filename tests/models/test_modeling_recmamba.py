@@ -87,8 +87,8 @@ def test_no_state_with_the_authors_padding():
 def test_the_signal_survives_an_untrained_block():
     set_seed(0)
     hidden_states = RecMamba(RecMambaConfig()).eval()(torch.randint(1, 3417, (4, 50))).last_hidden_state
-    # Matrices drawn with 0.02 leave 1e-5 of it.
-    assert hidden_states.std() > 1e-4
+    # Projections drawn with 0.02 leave 0.0004.
+    assert hidden_states.std() > 0.002
 
 
 def test_reference_initialiser_draws_every_matrix():
