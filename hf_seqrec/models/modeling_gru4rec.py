@@ -22,7 +22,8 @@ class GRU4RecLayer(GradientCheckpointingLayer):
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
     Layers are modules of their own, where `torch.nn.GRU` could stack them, because a row's state is its output at its
-    last real position, and `torch.nn.GRU` shows the outputs of its last layer only.
+    last real position, and `torch.nn.GRU` shows the outputs of its last layer only. `torch.compile` leaves the
+    recurrence as it is, which breaks the graph there: it does not trace `torch.nn.GRU`.
     """
 
     def __init__(self, input_size: int, config: GRU4RecConfig, layer_idx: int) -> None:

@@ -87,7 +87,7 @@ def score_items(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | N
     """Score every catalog row: `(..., d)` states to `(..., v)` float32 scores, the padding row at `-inf`."""
     scores = (hidden_states @ item_embeddings.T.to(hidden_states.dtype)).float()
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.float()
     padding = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
     padding[0] = True
     return scores.masked_fill(padding, -torch.inf)

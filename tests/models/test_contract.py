@@ -278,6 +278,22 @@ def test_ranks_agree_with_the_scores_of_the_next_item(model):
     assert torch.equal(ranks, (unseen > logits.gather(1, targets[:, None])).sum(dim=1))
 
 
+@pytest.mark.slow
+def test_compiles(model):
+    """Scores and losses alike; the graph breaks where a loss picks the labelled positions, which no shape tells."""
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    input_ids = histories(lengths=(9, 6, 5))
+    torch.testing.assert_close(compiled(input_ids).logits, model(input_ids).logits, rtol=1e-5, atol=1e-6)
+    gradients = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        forward(input_ids, labels=next_items(input_ids)).loss.backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_learns_from_batches_of_its_objective(model):
     config, input_ids = model.config, histories(lengths=(9, 3, 5))
     items = input_ids[input_ids > 0].to(torch.int32).numpy()
