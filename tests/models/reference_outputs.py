@@ -2,9 +2,9 @@
 What the authors' code answered, for weights that anybody can make again.
 
 A file `tests/fixtures/<model_type>/reference_outputs.json` holds cases: a configuration, a seed, histories and the
-states that the authors' own code gave for them. It was run in place, at the commit that the case names, in eval mode
-and float32, with the weights of `numbered_weights` copied over; the docstring of each test says what had to be put in
-its way. Nothing of that code is here.
+states, or the scores of all items, that the authors' own code gave for them. It was run in place, at the commit that
+the case names, in eval mode and float32, with the weights of `numbered_weights` copied over; the docstring of each test
+says what had to be put in its way. Nothing of that code is here.
 """
 
 import json
@@ -51,8 +51,13 @@ def model_of(case, **fields):
 
 @torch.no_grad()
 def answer(case, **fields):
-    """Compute the states `(n, d)` that a case asks for: at every real position, or at each history's last."""
+    """
+    Compute what a case asks for: states `(n, d)` at every real position or at each history's last, or scores `(b, v)`
+    of the next item.
+    """
     input_ids = torch.tensor(case["input_ids"])
+    if case["positions"] == "next":
+        return model_of(case, **fields)(input_ids).logits[:, 1:]
     mask = input_ids > 0
     if case["positions"] == "last":
         mask &= mask.long().cumsum(dim=1) == mask.sum(dim=1, keepdim=True)
@@ -61,4 +66,5 @@ def answer(case, **fields):
 
 def assert_answers_as_reference(case, **fields):
     """Compare, with the tolerance that two orders of summing up in float32 need."""
-    torch.testing.assert_close(answer(case, **fields), torch.tensor(case["states"]), rtol=0, atol=1e-5)
+    expected = torch.tensor(case["scores" if case["positions"] == "next" else "states"])
+    torch.testing.assert_close(answer(case, **fields), expected, rtol=0, atol=1e-5)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from transformers import set_seed
 
 from hf_seqrec import BERT4Rec, BERT4RecConfig
-from tests.models.agreement import assert_agrees, fill_weights
+from tests.models.reference_outputs import assert_answers_as_reference, numbered_weights, reference_cases
 
 N_ITEMS, MASK = 12, 13
 INPUT_IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [7, 12, 0, 0, 0, 0, 0, 0]])
@@ -16,7 +16,7 @@ def make(**fields):
         **{"vocab_size": vocab_size, "hidden_size": 8, "max_position_embeddings": 12, "num_hidden_layers": 2} | fields
     )
     model = BERT4Rec(config).eval()
-    fill_weights(model, seed=0)
+    numbered_weights(model, 0)
     return model
 
 
@@ -83,24 +83,20 @@ def test_the_oldest_item_makes_place_only_in_a_full_history():
         assert not set(rows[0].tolist()) & set(INPUT_IDS[0].tolist())
 
 
-def test_agrees_with_the_authors():
+@pytest.mark.parametrize(**reference_cases("bert4rec"))
+def test_agrees_with_the_authors_and_with_recbole(case):
     """
-    The authors' `modeling.py` and the `get_masked_lm_output` of their `run.py`, run by TensorFlow 2.x's
+    `authors`: the authors' `modeling.py` and the `get_masked_lm_output` of their `run.py`, run by TensorFlow 2.x's
     `compat.v1` with two functions that it no longer has put back, `tf.layers.dense` and `tf.contrib.layers.layer_norm`
     (moments of the last axis, epsilon 1e-12). Every variable got our weight of the same role (kernels transposed), the
     token-type embeddings 0, the bias of the keys random numbers, the output bias of the mask 0.7. Scores are the
-    logits of the 23 items at the mask behind histories of 9, 1 and 6 items. Largest difference measured: 2.3e-6.
-    """
-    assert_agrees("bert4rec/authors")
+    logits of the 23 items at the mask behind histories of 9, 1 and 6 items. Largest difference measured: 1.2e-6.
 
-
-def test_agrees_with_recbole():
-    """
-    RecBole's class, built as it stands for 23 items with our weights by its names (`output_ffn` is our `transform`),
-    then its `full_sort_predict`. It appends the mask and drops the first item of every history, so each was given one
+    `RecBole`: its class, built as it stands for 23 items with our weights by its names (its `output_ffn` is our
+    `transform`), then its `full_sort_predict`. It appends the mask and drops the first item of every history, so each was given one
     item more in front. Largest difference measured: 4.8e-7.
     """
-    assert_agrees("bert4rec/recbole")
+    assert_answers_as_reference(case)
 
 
 def test_the_mask_is_nothing_to_recommend():
@@ -181,7 +177,7 @@ def test_starts_truncated_normal(tmp_path):
     assert not model.item_embeddings.weight[0].any()
     assert not model.output_bias.any()
     # What a checkpoint has stays, what it lacks is initialised.
-    fill_weights(model, seed=0)
+    numbered_weights(model, 0)
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "output_bias"}
     model.save_pretrained(tmp_path, state_dict=state)
     loaded = BERT4Rec.from_pretrained(tmp_path)

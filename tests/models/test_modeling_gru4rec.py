@@ -3,7 +3,7 @@ import torch
 from transformers import set_seed
 
 from hf_seqrec import GRU4Rec, GRU4RecConfig
-from tests.models.agreement import assert_agrees, fill_weights
+from tests.models.reference_outputs import assert_answers_as_reference, numbered_weights, reference_cases
 
 INPUT_IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
@@ -27,7 +27,7 @@ def gru_by_the_book(layer, inputs):
 def test_equals_the_equations(num_hidden_layers):
     config = GRU4RecConfig(vocab_size=11, hidden_size=8, gru_hidden_size=6, num_hidden_layers=num_hidden_layers)
     model = GRU4Rec(config).eval().double()
-    fill_weights(model, seed=0)
+    numbered_weights(model, 0)
     hidden_states = model.item_embeddings.weight[INPUT_IDS[0]]
     for layer in model.layers:
         hidden_states = gru_by_the_book(layer, hidden_states)
@@ -35,14 +35,14 @@ def test_equals_the_equations(num_hidden_layers):
     torch.testing.assert_close(model(INPUT_IDS).last_hidden_state[0], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_agrees_with_recbole(layers):
+@pytest.mark.parametrize(**reference_cases("gru4rec"))
+def test_agrees_with_recbole(case):
     """
     RecBole's class, built as it stands with a dataset of 23 items, given our weights by its own names: its
     `gru_layers.weight_ih_l{k}` is our `layers.{k}.gru.weight_ih_l0`, its `dense` our `out_proj`; then its
     `full_sort_predict` on right-padded histories of 9, 1 and 6 items. Largest difference measured: 0.
     """
-    assert_agrees(f"gru4rec/recbole_{layers}_layers")
+    assert_answers_as_reference(case)
 
 
 def test_state_has_a_fixed_size():

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from transformers import set_seed
 
 from hf_seqrec import SASRec, SASRecConfig
-from tests.models.agreement import assert_agrees, fill_weights, load_agreement
+from tests.models.reference_outputs import assert_answers_as_reference, numbered_weights, reference_cases
 
 INPUT_IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 LAST = {"position_order": "last", "attend_to_padding": True}
@@ -12,7 +12,7 @@ LAST = {"position_order": "last", "attend_to_padding": True}
 
 def make(seed=0, **fields):
     model = SASRec(SASRecConfig(**{"vocab_size": 11, "hidden_size": 8, "max_position_embeddings": 12} | fields)).eval()
-    fill_weights(model, seed)
+    numbered_weights(model, seed)
     return model
 
 
@@ -46,9 +46,8 @@ def test_equals_the_equations():
     torch.testing.assert_close(model(INPUT_IDS).last_hidden_state[0], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("layout", ["full", "left_padded"])
-@pytest.mark.parametrize("normalization", ["query", "post", "pre"])
-def test_agrees_with_pmixer(normalization, layout):
+@pytest.mark.parametrize(**reference_cases("sasrec"))
+def test_agrees_with_pmixer(case):
     """
     The class of pmixer's code, built as it stands with 23 items, `maxlen=8` and our weights: `pos_emb` is our
     `position_embeddings` behind a row of zeros, `in_proj_weight` our three matrices one below the other, the two
@@ -56,20 +55,20 @@ def test_agrees_with_pmixer(normalization, layout):
     change nothing. Then its `predict` for all items on histories padded on the left with 0.
 
     `query` is the code of April 2025 (commit 9f6a02b), `post` and `pre` that of 2026, without and with `norm_first`.
-    `full` histories have 8 items and are asked of our default; `left_padded` ones have 8, 1 and 5, and are asked with
-    `position_order="last"` and `attend_to_padding`. Largest difference measured: 5.4e-7.
+    `full` histories have 8 items and are asked of our default; `left-padded` ones have 8, 1 and 5, and are asked with
+    `position_order="last"` and `attend_to_padding`. Largest difference measured: 7.2e-7.
     """
-    assert_agrees(f"sasrec/pmixer_{normalization}_{layout}")
+    assert_answers_as_reference(case)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @torch.no_grad()
 def test_one_position_stands_for_all_padding(implementation):
     """The padding as pmixer's code has it, written out, against the one position that we weigh."""
-    fixture, model = load_agreement("sasrec/pmixer_post_left_padded")
+    model = make(normalization="post", max_position_embeddings=8, **LAST)
     model.set_attn_implementation(implementation)
     x = torch.zeros(8, 8)
-    history = torch.tensor(fixture["input_ids"][2][:5])
+    history = INPUT_IDS[0, :5]
     x[3:] = model.item_embeddings.weight[history] * 8**0.5 + model.position_embeddings.weight[3:]
     for layer in model.layers:
         y = layer_norm(layer.attention_layer_norm, x + attention_by_the_book(layer.attention, x, x))
