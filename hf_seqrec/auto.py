@@ -1,10 +1,12 @@
 """Registration with transformers' Auto classes, put off until transformers' own registries are imported."""
 
+import functools
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,9 +28,6 @@ def config_class(model_type: str) -> type:
 
 def model_class(model_type: str) -> type:
     """Return the model class of one of [`MODEL_TYPES`]."""
-    # A modeling file imports this registry on its way. Were that the registry's first import, it would register the
-    # class before the file has defined it.
-    importlib.import_module("transformers.models.auto.modeling_auto")
     return _class_named(f"modeling_{model_type}", model_type)
 
 
@@ -47,6 +46,7 @@ def _register_models(module: Any) -> None:
         module.AutoModel.register(config_class(model_type), model_class(model_type), exist_ok=True)
 
 
+# Which registration each of transformers' two registries is waiting for.
 _REGISTRATIONS: dict[str, Callable[[Any], None]] = {
     "transformers.models.auto.configuration_auto": _register_configs,
     "transformers.models.auto.modeling_auto": _register_models,
@@ -60,40 +60,65 @@ def register_auto_classes() -> None:
     Registering needs the classes, hence torch; `import hf_seqrec` should not load torch for those who only want its
     metrics or its data.
     """
+    if not any(isinstance(finder, _RegisteringFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _RegisteringFinder())
     for name, register in _REGISTRATIONS.items():
         module = sys.modules.get(name)
         # A module in the middle of its own import has no Auto class yet.
-        if module is not None and getattr(module.__spec__, "_initializing", False) is False:
+        if module is not None and not getattr(module.__spec__, "_initializing", False):
             register(module)
-    if not any(isinstance(finder, _RegistrationFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _RegistrationFinder())
 
 
-class _RegistrationFinder(MetaPathFinder):
-    """Finds transformers' two registry modules as usual, and registers our classes once they have run."""
+class _Imports(threading.local):
+    """How many of the modules that are watched are being imported within each other, in this thread."""
+
+    depth = 0
+
+
+_imports = _Imports()
+_pending: list[Callable[[], None]] = []
+
+
+class _RegisteringFinder(MetaPathFinder):
+    """
+    Finds transformers' modules and our models as usual, and has our classes registered once the import is over.
+
+    Not sooner: a model imports the registry on its way, and so does transformers' own code that models import. In the
+    middle of either, the classes to register cannot be imported yet.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _REGISTRATIONS:
+        if not fullname.startswith(("transformers.", "hf_seqrec.models.")):
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, _REGISTRATIONS[fullname])
-        return spec
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _RegisteringLoader(spec.loader)
+                return spec
+        return None
 
 
 class _RegisteringLoader(Loader):
-    def __init__(self, loader: Loader, register: Callable[[Any], None]) -> None:
+    def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.register = register
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        self.register(module)
+        # From here on the module looks as if it had been imported without us.
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        _imports.depth += 1
+        try:
+            self.loader.exec_module(module)
+        finally:
+            _imports.depth -= 1
+        if module.__name__ in _REGISTRATIONS:
+            _pending.append(functools.partial(_REGISTRATIONS[module.__name__], module))
+        while _pending and _imports.depth == 0:
+            _pending.pop(0)()

@@ -20,9 +20,13 @@ def run(code):
         "import hf_seqrec\nfrom transformers import AutoConfig, AutoModel",
         "from transformers import AutoConfig, AutoModel\nimport hf_seqrec",
         "from transformers import AutoConfig\nimport hf_seqrec\nfrom transformers import AutoModel",
+        # A model imports transformers' registry on its way, and so does a module that models import.
+        "import hf_seqrec.models.modeling_mamba4rec\nfrom transformers import AutoConfig, AutoModel",
+        "import hf_seqrec, transformers.modeling_layers\nfrom transformers import AutoConfig, AutoModel",
+        "from hf_seqrec import SASRecConfig, Mamba4Rec\nfrom transformers import AutoConfig, AutoModel",
     ],
 )
-def test_registers_before_and_after_transformers(imports):
+def test_registers_in_any_order_of_imports(imports):
     code = f"{imports}\nprint(type(AutoModel.from_config(AutoConfig.for_model('mamba4rec'))).__name__)"
     assert run(code) == ["Mamba4Rec"]
 
