@@ -83,10 +83,8 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
     command_line = [*_as_command_line(recipe), *command_line]
     _, model_type = _peek(command_line)
 
-    parser = HfArgumentParser(
-        [ModelArguments, _network_arguments(model_type), DataArguments, SeqRecTrainingArguments],
-        description="Train, evaluate and save a sequential recommender.",
-    )
+    records: list[Any] = [ModelArguments, _network_arguments(model_type), DataArguments, SeqRecTrainingArguments]
+    parser = HfArgumentParser(records, description="Train, evaluate and save a sequential recommender.")
     parser.add_argument("--config", help="Recipe: a flat YAML file of these same arguments; the command line wins.")
     parser.set_defaults(**{name: None for name, value in recipe.items() if value is None})
     model, network, data, training, _, unknown = parser.parse_args_into_dataclasses(
@@ -102,7 +100,8 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
 
 def _peek(command_line: list[str]) -> tuple[str | None, str]:
     """Read the recipe's path and the model type, on which the other arguments depend."""
-    parser = HfArgumentParser([ModelArguments], add_help=False)
+    records: list[Any] = [ModelArguments]
+    parser = HfArgumentParser(records, add_help=False)
     parser.add_argument("--config")
     model, other, _ = parser.parse_args_into_dataclasses(command_line, return_remaining_strings=True)
     return other.config, model.model_type

@@ -21,17 +21,17 @@ MODEL_TYPES = tuple(
 )
 
 
-def config_class(model_type: str) -> type:
+def config_class(model_type: str) -> type[Any]:
     """Return the configuration class of one of [`MODEL_TYPES`]."""
     return _class_named(f"configuration_{model_type}", f"{model_type}config")
 
 
-def model_class(model_type: str) -> type:
+def model_class(model_type: str) -> type[Any]:
     """Return the model class of one of [`MODEL_TYPES`]."""
     return _class_named(f"modeling_{model_type}", model_type)
 
 
-def _class_named(module_name: str, lower_case_name: str) -> type:
+def _class_named(module_name: str, lower_case_name: str) -> type[Any]:
     module = importlib.import_module(f"hf_seqrec.models.{module_name}")
     return next(value for name, value in vars(module).items() if name.lower() == lower_case_name)
 

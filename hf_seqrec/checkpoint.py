@@ -6,7 +6,7 @@ from typing import NamedTuple
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from .auto import MODEL_TYPES
 from .data.catalog import Catalog
@@ -64,7 +64,7 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise ValueError(f"{name!r} is no folder, nor a model on the Hub that can be reached: {error}") from error
 
 
-def _load_config(folder: Path) -> object:
+def _load_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:

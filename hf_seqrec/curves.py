@@ -19,7 +19,7 @@ class CurvesCallback(TrainerCallback):
     ) -> None:
         """Draw again with the newest point."""
         if state.is_world_process_zero:
-            draw_curves(state.log_history, os.path.join(args.output_dir, FILE_NAME))
+            draw_curves(state.log_history, os.path.join(str(args.output_dir), FILE_NAME))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

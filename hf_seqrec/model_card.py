@@ -31,7 +31,8 @@ def render_model_card(config: PreTrainedConfig, results: dict[str, Any] | None) 
         library_name="transformers",
         pipeline_tag="other",
         tags=["sequential-recommendation", "recommender-system", "hf-seqrec", config.model_type],
-        **({} if results is None else {"model_name": _title(config, results), "eval_results": _eval_results(results)}),
+        model_name=None if results is None else _title(config, results),
+        eval_results=None if results is None else _eval_results(results),
     )
     sections = [
         f"---\n{data.to_yaml()}\n---",

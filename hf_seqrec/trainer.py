@@ -102,7 +102,7 @@ class SeqRecTrainer(Trainer):
         inputs: dict[str, Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Return the loss, the two ranks of each user's held-out item, and the item: `(b,)` each, nothing `(b, v)`."""
         inputs = self._prepare_inputs(inputs)
         targets, seen_items = inputs.pop("targets"), inputs.pop("seen_items")
@@ -150,7 +150,8 @@ class SeqRecTrainer(Trainer):
 
 def _full_ranking(prediction: EvalPrediction) -> dict[str, float]:
     """Turn the ranks of all users into metrics, in both history modes."""
-    ranks, ranks_with_seen = prediction.predictions
+    predictions: Any = prediction.predictions
+    ranks, ranks_with_seen = predictions
     with_seen = {f"{name}_with_seen": value for name, value in ranking_metrics(ranks_with_seen).items()}
     return ranking_metrics(ranks) | with_seen
 

@@ -13,6 +13,9 @@ class SeqRecTrainingArguments(TrainingArguments):
     One evaluation and one checkpoint an epoch, the best by validation NDCG@10 is kept and loaded at the end.
     """
 
+    output_dir: str = field(
+        default="runs/default", metadata={"help": "The run's folder: checkpoints, curves, results."}
+    )
     max_length: int = field(
         default=200, metadata={"help": "Positions of a training or evaluation history; the most recent are kept."}
     )

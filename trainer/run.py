@@ -6,6 +6,12 @@ Train a sequential recommender: parse, data, model, train, evaluate, save, recom
     torchrun --nproc_per_node 2 trainer/run.py --config ...         several processes
 """
 
+import os
+from typing import Any
+
+# Idle OpenMP threads that spin take the processor from those that work. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
 
@@ -51,7 +57,9 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint))
 
-    metrics = trainer.evaluate() | trainer.predict(splits.test, metric_key_prefix="test").metrics
+    # `predict` and not `evaluate`: early stopping would miss its metric among those of the test set.
+    tested: Any = trainer.predict(splits.test, metric_key_prefix="test").metrics
+    metrics = trainer.evaluate() | tested
     trainer.save_model()
     if processes.is_main_process:
         results = write_results(args.output_dir, trainer, arguments, sequences, metrics)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores held at once: 2**18 float32 are 1 MiB, a core's second-level cache, where a chunk stays while it is multiplied,
-# normalised and multiplied again.
+# Scores held at once: 2**18 float32 are 1 MiB, a core's second-level cache, where a chunk stays while it is
+# multiplied, normalised and multiplied again.
 _SCORES_AT_ONCE = 2**18
 
 

@@ -53,7 +53,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     # Every subclass is saved with its code and an `auto_map`, so that it loads where this package is absent.
-    _auto_class = "AutoModel"
+    _auto_class = "AutoModel"  # type: ignore[assignment]  # transformers declares it None
 
     def __init__(self, config: SeqRecConfig) -> None:
         super().__init__(config)
@@ -63,9 +63,9 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         """Return the item embedding, row 0 of which is padding."""
         return self.item_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the item embedding; its row 0 must be zero."""
-        self.item_embeddings = value
+        self.item_embeddings = value  # type: ignore[assignment]
 
     def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
         r"""
@@ -294,11 +294,11 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             )
         return rows if candidate_rows is None else candidate_rows[rows], scores
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, configuration and code, with an `auto_map` that AutoConfig and AutoModel both understand."""
         for part in (type(self), type(self.config)):
             part._auto_class = "AutoModel" if part is type(self) else "AutoConfig"
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @staticmethod
     def _most_recent(input_ids: Tensor, attention_mask: Tensor, longest: int | None) -> tuple[Tensor, Tensor]:

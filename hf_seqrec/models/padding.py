@@ -71,8 +71,8 @@ def encode_by_length(
         return encode(inputs_embeds, attention_mask)
     lengths, by_length = attention_mask.sum(dim=1).sort(descending=True, stable=True)
     states = []
-    for rows, longest in zip(by_length.chunk(n_groups), lengths.chunk(n_groups), strict=True):
-        longest = max(1, int(longest[0]))
+    for rows, lengths_of_rows in zip(by_length.chunk(n_groups), lengths.chunk(n_groups), strict=True):
+        longest = max(1, int(lengths_of_rows[0]))
         group = encode(inputs_embeds[rows, :longest], attention_mask[rows, :longest])
         states.append(F.pad(group, (0, 0, 0, l - longest)))
     return torch.cat(states)[by_length.argsort()]
