@@ -8,6 +8,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 import hf_seqrec.metrics.full_ranking as full_ranking_module
+from hf_seqrec import BERT4Rec, BERT4RecConfig
 from hf_seqrec.data import leave_one_out
 from hf_seqrec.run_folder import checkpoint_to_resume
 from hf_seqrec.trainer import SeqRecTrainer
@@ -44,6 +45,25 @@ def test_learns_and_keeps_the_best_checkpoint(tmp_path):
     assert trainer.state.best_metric == max(history)
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(history))
     assert max(history) > before + 0.2
+
+
+def test_trains_on_what_the_model_asks_for(tmp_path):
+    sequences = walks(n_users=100)
+    set_seed(0)
+    config = BERT4RecConfig(
+        vocab_size=BERT4RecConfig.vocab_size_for(12),
+        hidden_size=32,
+        num_hidden_layers=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        # Learns what comes next sooner than what stood between.
+        mask_last_probability=0.5,
+    )
+    quiet = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    trainer = trainer_for(tmp_path, sequences, BERT4Rec(config), num_train_epochs=30, learning_rate=3e-3, **quiet)
+    before = trainer.evaluate()["eval_ndcg@10_with_seen"]
+    trainer.train()
+    assert trainer.evaluate()["eval_ndcg@10_with_seen"] > before + 0.2
 
 
 def test_same_numbers_by_hand_by_evaluate_and_by_the_trainer(tmp_path):

@@ -3,8 +3,8 @@ What the authors' code answered, for weights that anybody can make again.
 
 A file `tests/fixtures/<model_type>/reference_outputs.json` holds cases: a configuration, a seed, histories and the
 states, or the scores of all items, that the authors' own code gave for them. It was run in place, at the commit that
-the case names, in eval mode and float32, with the weights of `numbered_weights` copied over; the docstring of each test
-says what had to be put in its way. Nothing of that code is here.
+the case names, in eval mode and float32, with the weights of `numbered_weights` copied over; the docstring of each
+test says what had to be put in its way. Nothing of that code is here.
 """
 
 import json

@@ -93,8 +93,8 @@ def test_agrees_with_the_authors_and_with_recbole(case):
     logits of the 23 items at the mask behind histories of 9, 1 and 6 items. Largest difference measured: 1.2e-6.
 
     `RecBole`: its class, built as it stands for 23 items with our weights by its names (its `output_ffn` is our
-    `transform`), then its `full_sort_predict`. It appends the mask and drops the first item of every history, so each was given one
-    item more in front. Largest difference measured: 4.8e-7.
+    `transform`), then its `full_sort_predict`. It appends the mask and drops the first item of every history, so each
+    was given one item more in front. Largest difference measured: 4.8e-7.
     """
     assert_answers_as_reference(case)
 
