@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from .dropout import Dropout
+
 
 class FeedForward(nn.Module):
     r"""
@@ -33,8 +35,8 @@ class FeedForward(nn.Module):
         self.in_proj = nn.Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[activation]
         self.out_proj = nn.Linear(intermediate_size, hidden_size)
-        self.inner_dropout = nn.Dropout(dropout if inner_dropout is None else inner_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.inner_dropout = Dropout(dropout if inner_dropout is None else inner_dropout)
+        self.dropout = Dropout(dropout)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, hidden_states: Tensor) -> Tensor:

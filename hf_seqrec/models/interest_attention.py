@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from .dropout import Dropout
 from .state_space_config import WholeHistoryConfig
 
 # Positions whose interests are pooled together. Per position, the work and memory within a chunk grow with it, those
@@ -48,8 +49,8 @@ class InterestAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.key_interests = nn.Parameter(torch.empty(config.hidden_size, config.num_interests))
         self.value_interests = nn.Parameter(torch.empty(config.hidden_size, config.num_interests))
-        self.attention_dropout = nn.Dropout(config.attention_probs_dropout_prob)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_dropout = Dropout(config.attention_probs_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(

@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import SelfAttention, bidirectional_view
 from .configuration_bert4rec import BERT4RecConfig
+from .dropout import Dropout
 from .feed_forward import FeedForward
 from .modeling_seqrec import SeqRecPreTrainedModel
 
@@ -19,7 +20,7 @@ class BERT4RecLayer(GradientCheckpointingLayer):
     def __init__(self, config: BERT4RecConfig, layer_idx: int) -> None:
         super().__init__()
         self.attention = SelfAttention(config, layer_idx, is_causal=False)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(
             config.hidden_size,
@@ -62,7 +63,7 @@ class BERT4Rec(SeqRecPreTrainedModel):
         super().__init__(config)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(BERT4RecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]

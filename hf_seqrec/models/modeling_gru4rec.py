@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .cache_layers import RecurrentStateLayer
 from .configuration_gru4rec import GRU4RecConfig
+from .dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 from .padding import last_real_position
 
@@ -64,7 +65,7 @@ class GRU4Rec(SeqRecPreTrainedModel):
 
     def __init__(self, config: GRU4RecConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         sizes = [config.hidden_size] + [config.gru_hidden_size] * (config.num_hidden_layers - 1)
         self.layers = nn.ModuleList(GRU4RecLayer(size, config, layer_idx) for layer_idx, size in enumerate(sizes))
         self.out_proj = nn.Linear(config.gru_hidden_size, config.hidden_size)

@@ -5,6 +5,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mamba4rec import Mamba4RecConfig
+from .dropout import Dropout
 from .feed_forward import FeedForward
 from .mamba_mixer import MambaMixer
 from .state_space_model import StateSpacePreTrainedModel
@@ -22,7 +23,7 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
         super().__init__()
         self.has_residual = config.num_hidden_layers > 1
         self.mixer = MambaMixer(config, layer_idx)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(
             config.hidden_size,
@@ -54,7 +55,7 @@ class Mamba4Rec(StateSpacePreTrainedModel):
 
     def __init__(self, config: Mamba4RecConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(Mamba4RecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()

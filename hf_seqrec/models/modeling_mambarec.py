@@ -5,6 +5,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mambarec import MambaRecConfig
+from .dropout import Dropout
 from .mamba_mixer import MambaMixer
 from .state_space_model import StateSpacePreTrainedModel
 
@@ -43,7 +44,7 @@ class MambaRec(StateSpacePreTrainedModel):
 
     def __init__(self, config: MambaRecConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(MambaRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()

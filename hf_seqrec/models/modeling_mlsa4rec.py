@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .cache_layers import RecurrentStateLayer
 from .configuration_mlsa4rec import MLSA4RecConfig
+from .dropout import Dropout
 from .interest_attention import InterestAttention, ReferenceInterestAttention
 from .layout import reference_layout
 from .mamba_mixer import MambaMixer
@@ -21,7 +22,7 @@ class MLSA4RecLayer(GradientCheckpointingLayer):
     def __init__(self, config: MLSA4RecConfig, layer_idx: int) -> None:
         super().__init__()
         self.mixer = MambaMixer(config, layer_idx)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
@@ -52,7 +53,7 @@ class MambaInterestLayer(GradientCheckpointingLayer):
         self.gate_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_proj = nn.Linear(2 * config.hidden_size, config.hidden_size)
         self.skip_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
@@ -92,7 +93,7 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
 
     def __init__(self, config: MLSA4RecConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.interest_layer = MambaInterestLayer(config)
         self.layers = nn.ModuleList(MLSA4RecLayer(config, 1 + index) for index in range(config.num_hidden_layers))

@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import SelfAttention, causal_view
 from .cache_layers import RaggedHybridLayer
 from .configuration_moematrrec import MoEMaTrRecConfig
+from .dropout import Dropout
 from .feed_forward import FeedForward
 from .layout import reference_layout
 from .mamba_mixer import MambaMixer
@@ -31,7 +32,7 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         self.gate, self.causal, self.layer_idx = config.gate, config.causal, layer_idx
         self.mixer = MambaMixer(config, layer_idx)
         self.attention = SelfAttention(config, layer_idx, is_causal=config.causal)
-        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_dropout = Dropout(config.hidden_dropout_prob)
         self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gate_proj = nn.Linear(config.hidden_size, 1)
         self.feed_forward = FeedForward(
@@ -96,7 +97,7 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
     def __init__(self, config: MoEMaTrRecConfig) -> None:
         super().__init__(config)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(
             MoEMaTrRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
         )

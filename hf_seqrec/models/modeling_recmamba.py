@@ -7,6 +7,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .cache_layers import RecurrentStateLayer
 from .configuration_recmamba import RecMambaConfig
+from .dropout import Dropout
 from .layout import item_positions, reference_layout
 from .mamba_mixer import MambaMixer
 from .state_space_model import StateSpacePreTrainedModel
@@ -54,7 +55,7 @@ class RecMamba(StateSpacePreTrainedModel):
     def __init__(self, config: RecMambaConfig) -> None:
         super().__init__(config)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(RecMambaLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.post_init()
 

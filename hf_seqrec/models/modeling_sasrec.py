@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import SelfAttention, causal_view
 from .cache_layers import RaggedAttentionLayer
 from .configuration_sasrec import SASRecConfig
+from .dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 
 
@@ -34,7 +35,7 @@ class SASRecLayer(GradientCheckpointingLayer):
         self.in_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -88,7 +89,7 @@ class SASRec(SeqRecPreTrainedModel):
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__(config)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(SASRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
