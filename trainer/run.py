@@ -66,6 +66,8 @@ def main() -> None:
         write_model_card(args.output_dir, config, results)
         print_results(sequences, splits, metrics)
         print_recommendations(model, sequences.catalog, splits.test)
+    # The first to leave takes the process group with it.
+    processes.wait_for_everyone()
     trainer.end()
 
 
