@@ -30,6 +30,9 @@ class SeqRecTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
     )
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "Threads of a process on a CPU; by default all processors, shared out."}
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete what an earlier run left in `output_dir` and start again."}
     )

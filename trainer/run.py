@@ -6,11 +6,7 @@ Train a sequential recommender: parse, data, model, train, evaluate, save, recom
     torchrun --nproc_per_node 2 trainer/run.py --config ...         several processes
 """
 
-import os
 from typing import Any
-
-# Idle OpenMP threads that spin take the processor from those that work. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
@@ -20,6 +16,7 @@ from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
 from hf_seqrec.data import leave_one_out, resolve_dataset
 from hf_seqrec.model_card import write_model_card
+from hf_seqrec.processors import use_processors
 from hf_seqrec.report import print_recommendations, print_results, write_results
 from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
 from hf_seqrec.trainer import SeqRecTrainer
@@ -35,6 +32,8 @@ def main() -> None:
         claim_run_folder(args.output_dir, arguments.what_is_trained(), resumes, args.overwrite_output_dir)
     processes.wait_for_everyone()
     set_seed(args.seed)
+    if args.device.type == "cpu":
+        use_processors(args.cpu_threads, processes.num_processes)
 
     with processes.main_process_first():
         sequences = resolve_dataset(arguments.data.dataset, args.output_dir, **arguments.data.log_options())

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores held at once: 2**18 float32 are 1 MiB, a core's second-level cache, where a chunk stays while it is
+# Scores held at once: 2**19 float32 are 2 MiB, which stay in the second-level caches of two cores while a chunk is
 # multiplied, normalised and multiplied again.
-_SCORES_AT_ONCE = 2**18
+_SCORES_AT_ONCE = 2**19
 
 
 def full_softmax_loss(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Positions (padding counted) that a group of rows should at least have: below, calls cost more than padding.
-_POSITIONS_PER_GROUP = 2048
+_POSITIONS_PER_GROUP = 4096
 
 
 class RightPadded(NamedTuple):
