@@ -6,7 +6,12 @@ Train a sequential recommender: parse, data, model, train, evaluate, save, recom
     torchrun --nproc_per_node 2 trainer/run.py --config ...         several processes
 """
 
+import os
 from typing import Any
+
+# OpenMP threads with nothing to do spin for microseconds, not milliseconds, in which the scan's own threads could use
+# the processor. libgomp reads it when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
