@@ -11,7 +11,7 @@ class Dropout(nn.Dropout):
     """
     `torch.nn.Dropout`, except that on a CPU four decisions share one 64-bit draw of torch's generator.
 
-    torch draws a number for each element there, on one thread: an eighth of Mamba4Rec's training step at ML-1M's shapes.
+    torch draws a number for each element there, on one thread: an eighth of Mamba4Rec's training step on ML-1M.
     The same seed gives the same masks, and the mean is kept exactly: the scale belongs to the rounded rate.
     """
 

@@ -234,7 +234,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         r"""
         Return catalog rows and scores, each `(b, top_k)`, of the best next items of each history, best first.
 
-        The catalog is scored in chunks, so memory is bounded whatever its size. Dropout is off whatever the model's mode.
+        The catalog is scored in chunks, so memory stays bounded. Dropout is off whatever the model's mode.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either
