@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 import hf_seqrec.metrics.full_ranking as full_ranking_module
-from hf_seqrec import BERT4Rec, BERT4RecConfig
+from hf_seqrec import BERT4Rec, BERT4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
 from hf_seqrec.data import leave_one_out
 from hf_seqrec.run_folder import checkpoint_to_resume
 from hf_seqrec.trainer import SeqRecTrainer
@@ -61,6 +61,19 @@ def test_trains_on_what_the_model_asks_for(tmp_path):
     )
     quiet = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     trainer = trainer_for(tmp_path, sequences, BERT4Rec(config), num_train_epochs=30, learning_rate=3e-3, **quiet)
+    before = trainer.evaluate()["eval_ndcg@10_with_seen"]
+    trainer.train()
+    assert trainer.evaluate()["eval_ndcg@10_with_seen"] > before + 0.2
+
+
+def test_trains_the_authors_arithmetic_at_the_last_item(tmp_path):
+    sequences = walks(n_users=100)
+    set_seed(0)
+    config = MoEMaTrRecConfig(
+        vocab_size=13, hidden_size=16, state_size=4, causal=False, max_position_embeddings=10, hidden_dropout_prob=0.0
+    )
+    quiet = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    trainer = trainer_for(tmp_path, sequences, MoEMaTrRec(config), num_train_epochs=20, **quiet)
     before = trainer.evaluate()["eval_ndcg@10_with_seen"]
     trainer.train()
     assert trainer.evaluate()["eval_ndcg@10_with_seen"] > before + 0.2

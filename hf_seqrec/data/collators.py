@@ -16,10 +16,11 @@ IGNORED_LABEL = -100
 
 class NextItemCollator:
     r"""
-    Batches for learning the next item at every position.
+    Batches for learning the next item, at every position or only after each history's last one.
 
     Returns `input_ids`, `attention_mask` and `labels`, int64 `[b, l]`, right-padded with 0 (labels with -100) to the
-    longest history of the batch. `labels` are already shifted: `labels[i, t]` follows `input_ids[i, t]`.
+    longest history of the batch. `labels` are already shifted: `labels[i, t]` follows `input_ids[i, t]`, or is -100
+    where nothing is asked.
 
     Args:
         max_length (`int`):
@@ -30,15 +31,25 @@ class NextItemCollator:
             reaches it through the dataset (`HistoryDataset.set_epoch`).
         seed (`int`, *optional*, defaults to 0):
             Of the random windows.
+        train_on (`str`, *optional*, defaults to `"every_position"`):
+            Where a next item is asked for: at every position, or (`"last_position"`) at the last one alone.
 
     Raises:
         ValueError: if an argument is out of range.
     """
 
-    def __init__(self, max_length: int, window: Literal["last", "random"] = "last", seed: int = 0):
+    def __init__(
+        self,
+        max_length: int,
+        window: Literal["last", "random"] = "last",
+        seed: int = 0,
+        train_on: Literal["every_position", "last_position"] = "every_position",
+    ):
         check_max_length(max_length)
         check_window(window)
-        self.max_length, self.window, self.seed = max_length, window, seed
+        if train_on not in ("every_position", "last_position"):
+            raise ValueError(f'`train_on` must be "every_position" or "last_position", got {train_on!r}.')
+        self.max_length, self.window, self.seed, self.train_on = max_length, window, seed, train_on
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
         batch = HistoryBatch.join(examples)
@@ -51,10 +62,13 @@ class NextItemCollator:
             raise ValueError("every history must have at least 2 events to learn a next item from, got none that has.")
         input_ids, labels = events[:, :-1], events[:, 1:]
         real = labels > 0
+        asked = real
+        if self.train_on == "last_position":
+            asked = np.arange(labels.shape[1]) == real.sum(axis=1, keepdims=True) - 1
         return {
             "input_ids": torch.from_numpy(np.where(real, input_ids, 0)),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
-            "labels": torch.from_numpy(np.where(real, labels, IGNORED_LABEL)),
+            "labels": torch.from_numpy(np.where(asked, labels, IGNORED_LABEL)),
         }
 
 

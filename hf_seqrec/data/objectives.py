@@ -50,6 +50,13 @@ def _next_item(config: Any, max_length: int, window: Any, seed: int) -> Collator
     return Collators(NextItemCollator(max_length, window, seed), RankingCollator(max_length))
 
 
+def _last_item(config: Any, max_length: int, window: Any, seed: int) -> Collators:
+    return Collators(
+        NextItemCollator(max_length, window, seed, train_on="last_position"),
+        RankingCollator(max_length),
+    )
+
+
 def _cloze(config: Any, max_length: int, window: Any, seed: int) -> Collators:
     return Collators(
         ClozeCollator(
@@ -59,4 +66,8 @@ def _cloze(config: Any, max_length: int, window: Any, seed: int) -> Collators:
     )
 
 
-OBJECTIVES: dict[str, Callable[[Any, int, Any, int], Collators]] = {"next_item": _next_item, "cloze": _cloze}
+OBJECTIVES: dict[str, Callable[[Any, int, Any, int], Collators]] = {
+    "next_item": _next_item,
+    "last_item": _last_item,
+    "cloze": _cloze,
+}

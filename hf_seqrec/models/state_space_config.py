@@ -90,6 +90,11 @@ class WholeHistoryConfig(StateSpaceConfig):
             )
 
     @property
+    def objective(self) -> str:
+        """What the model learns: only the item after the last where the other positions would see their answer."""
+        return "next_item" if self.causal else "last_item"
+
+    @property
     def stateless_because(self) -> str | None:
         """Why no state can be carried from one call to the next; `None` where it can."""
         if self.causal:

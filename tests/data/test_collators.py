@@ -27,6 +27,14 @@ def test_the_most_recent_are_kept(splits):
     assert batch["labels"].tolist() == [[7, -100], [4, 5]]
 
 
+def test_the_last_position_alone(splits):
+    batch = NextItemCollator(max_length=3, train_on="last_position")(splits.train.__getitems__([0, 1]))
+    assert batch["input_ids"].tolist() == [[2, 3, 4], [6, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, -100, 5], [7, -100, -100]]
+    with pytest.raises(ValueError, match='"every_position" or "last_position", got \'first\''):
+        NextItemCollator(max_length=3, train_on="first")
+
+
 def test_ranking(splits):
     batch = RankingCollator(max_length=2)(splits.test.__getitems__([0, 1]))
     assert batch["input_ids"].tolist() == [[5, 8], [7, 1]]

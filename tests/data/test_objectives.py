@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_seqrec import BERT4RecConfig, Mamba4RecConfig
+from hf_seqrec import BERT4RecConfig, Mamba4RecConfig, MLSA4RecConfig
 from hf_seqrec.data.cloze import ClozeCollator, ClozeRankingCollator
 from hf_seqrec.data.collators import NextItemCollator, RankingCollator
 from hf_seqrec.data.objectives import collators_for
@@ -13,6 +13,12 @@ def test_next_item():
     assert isinstance(training, NextItemCollator)
     assert isinstance(ranking, RankingCollator)
     assert (training.max_length, training.window, training.seed, ranking.max_length) == (30, "random", 3, 30)
+
+
+def test_a_model_that_sees_the_whole_history_learns_at_its_end_alone():
+    config = MLSA4RecConfig(causal=False, max_position_embeddings=50)
+    assert collators_for(config, max_length=30).training.train_on == "last_position"
+    assert collators_for(MLSA4RecConfig(), max_length=30).training.train_on == "every_position"
 
 
 def test_cloze_takes_its_rates_from_the_configuration():
@@ -26,5 +32,5 @@ def test_cloze_takes_its_rates_from_the_configuration():
 
 
 def test_unknown_objective():
-    with pytest.raises(ValueError, match="must be one of next_item, cloze, got 'guess'"):
+    with pytest.raises(ValueError, match="must be one of next_item, last_item, cloze, got 'guess'"):
         collators_for(SimpleNamespace(objective="guess"), max_length=30)
