@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from .data.catalog import Catalog
 from .data.objectives import collators_for
-from .data.splits import ShuffledSampler
+from .data.samplers import LengthGroupedSampler, ShuffledSampler
+from .data.splits import HistoryDataset
+from .data.windows import sliding_windows
 from .metrics.ranking import ranking_metrics
 from .models.modeling_seqrec import SeqRecPreTrainedModel
 from .training_args import SeqRecTrainingArguments
@@ -55,7 +57,11 @@ class SeqRecTrainer(Trainer):
                 f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items}. Build the model "
                 f"with `vocab_size={type(model.config).__name__}.vocab_size_for(catalog.n_items)`."
             )
-        self.collators = collators_for(model.config, args.max_length, args.window, args.seed)
+        # Of a sliding window the collators take all there is.
+        window = "last" if args.window == "sliding" else args.window
+        self.collators = collators_for(model.config, args.max_length, window, args.seed)
+        if args.window == "sliding" and isinstance(train_dataset, HistoryDataset):
+            train_dataset = sliding_windows(train_dataset, args.max_length, args.window_stride)
         callbacks = list(callbacks or [])
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
@@ -72,10 +78,18 @@ class SeqRecTrainer(Trainer):
         self.catalog = catalog
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        """Shuffle by (seed, epoch) alone, so that every rank and a resumed run see the same order and windows."""
+        """Order by (seed, epoch) alone, so that every rank and a resumed run see the same order and windows."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ShuffledSampler(dataset, seed=seed)
+        if self.args.train_sampling_strategy == "group_by_length":
+            # Batches next to each other go to different ranks in the same step.
+            batch_size = self.args.train_batch_size * self.args.world_size
+            return LengthGroupedSampler(dataset, batch_size, self.args.max_length, seed)
+        return ShuffledSampler(dataset, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        """Rank users in the order of the dataset; Trainer's would be grouped by length where training is."""
+        return SequentialSampler(eval_dataset)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batch histories with their held-out item instead of those to learn from."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .data.windows import check_stride
+
 
 @dataclass
 class SeqRecTrainingArguments(TrainingArguments):
@@ -22,9 +24,21 @@ class SeqRecTrainingArguments(TrainingArguments):
     window: str = field(
         default="last",
         metadata={
-            "help": "Which part of a longer history an epoch trains on: its most recent items (`last`), or a window "
-            "that starts anywhere, drawn anew each epoch (`random`).",
-            "choices": ["last", "random"],
+            "help": "Which part of a longer history an epoch trains on: its most recent items (`last`), a window that "
+            "starts anywhere, drawn anew each epoch (`random`), or all of it, in several windows (`sliding`).",
+            "choices": ["last", "random", "sliding"],
+        },
+    )
+    window_stride: int | None = field(
+        default=None,
+        metadata={"help": "`sliding`: events from one window to the next; by default `max_length`: no item twice."},
+    )
+    train_sampling_strategy: str = field(
+        default="random",
+        metadata={
+            "help": "Order of an epoch: `random`, or `group_by_length`: histories of about the same length in a "
+            "batch, which saves padding.",
+            "choices": ["random", "group_by_length"],
         },
     )
     early_stopping_patience: int | None = field(
@@ -60,8 +74,17 @@ class SeqRecTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, got {self.max_length}.")
-        if self.window not in ("last", "random"):
-            raise ValueError(f"`window` must be 'last' or 'random', got {self.window!r}.")
+        if self.window not in ("last", "random", "sliding"):
+            raise ValueError(f"`window` must be 'last', 'random' or 'sliding', got {self.window!r}.")
+        if self.window_stride is not None:
+            if self.window != "sliding":
+                raise ValueError(f"`window_stride` must come with `--window sliding`, got {self.window!r}.")
+            check_stride(self.window_stride, self.max_length)
+        if self.train_sampling_strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"`train_sampling_strategy` must be 'random' or 'group_by_length', got "
+                f"{self.train_sampling_strategy!r}."
+            )
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(
                 f"`early_stopping_patience` must be at least 1, got {self.early_stopping_patience}. "

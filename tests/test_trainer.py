@@ -144,8 +144,9 @@ class StopAt(TrainerCallback):
 
 
 @pytest.mark.parametrize("window", ["last", "random"])
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
 @pytest.mark.parametrize("stop_at", [5, 8], ids=["end of an epoch", "middle of an epoch"])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, window):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, order, window):
     # 40 users in batches of 8: 5 steps an epoch. Histories longer than 10 make the random windows matter.
     arguments = {
         "save_strategy": "steps",
@@ -153,6 +154,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, window):
         "eval_strategy": "steps",
         "eval_steps": 1,
         "window": window,
+        "train_sampling_strategy": order,
     }
     whole = trainer_for(tmp_path / "whole", walks(), **arguments)
     whole.train()
@@ -169,6 +171,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, window):
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
     metrics = [trainer.evaluate() for trainer in (whole, resumed)]
     assert {k: v for k, v in metrics[0].items() if "@" in k} == {k: v for k, v in metrics[1].items() if "@" in k}
+
+
+def test_sliding_windows_train_on_all_of_a_history(tmp_path):
+    # 58 training events: one window of 11, or 6 of them, 10 apart.
+    sequences = sequences_of([*range(1, 61)], [*range(1, 6)])
+    trainer = trainer_for(tmp_path, sequences, window="sliding", num_train_epochs=1)
+    labels = torch.cat([batch["labels"].flatten() for batch in trainer.get_train_dataloader()])
+    # One of 1, 2, 3 is left to the second user.
+    assert sorted(labels[labels > 0].tolist()) == sorted([*range(2, 59), 2, 3])
+    trainer.train()
+    assert trainer.state.global_step == 1
+    half = trainer_for(tmp_path / "half", sequences, window="sliding", window_stride=5)
+    assert len(half.train_dataset) == 11 + 1
+
+
+def test_evaluation_is_not_reordered(tmp_path):
+    sequences = walks()
+    test = leave_one_out(sequences).test
+    predictions = [
+        trainer_for(tmp_path / order, sequences, train_sampling_strategy=order).predict(test)
+        for order in ("random", "group_by_length")
+    ]
+    assert predictions[0].label_ids.tolist() == predictions[1].label_ids.tolist() == test.targets.tolist()
+    assert predictions[0].metrics["test_ndcg@10"] == predictions[1].metrics["test_ndcg@10"]
 
 
 def test_another_seed_is_another_run(tmp_path):

@@ -2,7 +2,8 @@
 From a raw log to batches.
 
 One user's clicks pass through these files in this order: `interactions` (read, de-duplicate, k-core), `catalog` (raw
-id <-> row), `sequences` and `dataset_folder` (oldest first, Parquet), `splits` (leave-one-out), `collators` (batch).
+id <-> row), `sequences` and `dataset_folder` (oldest first, Parquet), `splits` or `time_split` (what is held
+out), `samplers` (order), `collators` (batch).
 """
 
 import importlib
@@ -16,8 +17,12 @@ _WHERE = {
     "HistoryBatch": "splits",
     "HistoryDataset": "splits",
     "LeaveOneOut": "splits",
-    "ShuffledSampler": "splits",
+    "ShuffledSampler": "samplers",
+    "LengthGroupedSampler": "samplers",
     "leave_one_out": "splits",
+    "GlobalTimeSplit": "time_split",
+    "global_time_split": "time_split",
+    "sliding_windows": "windows",
     "NextItemCollator": "collators",
     "RankingCollator": "collators",
     "popularity_baseline": "baselines",

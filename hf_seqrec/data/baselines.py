@@ -39,24 +39,13 @@ def popularity_ranks(
     targets = evaluation.targets
     if targets is None:
         raise ValueError("`evaluation` must have targets; use the validation or test view of `leave_one_out`.")
-    counts = np.zeros(train.sequences.catalog.vocab_size, dtype=np.int64)
-    rows, _ = _events(train)
-    np.add.at(counts, rows, 1)
+    counts = train.item_counts()
     # Items at least as popular as the target, without the target.
     sorted_counts = np.sort(counts[1:])
     with_seen = len(sorted_counts) - np.searchsorted(sorted_counts, counts[targets]) - 1
 
-    rows, histories = _events(evaluation)
+    rows, histories = evaluation.events()
     seen = np.unique(histories * np.int64(len(counts)) + rows)
     histories, rows = seen // len(counts), seen % len(counts)
     ahead = (counts[rows] >= counts[targets[histories]]) & (rows != targets[histories])
     return with_seen - np.bincount(histories[ahead], minlength=len(targets)), with_seen
-
-
-def _events(dataset: HistoryDataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of all events of a view, and for each the position of its history in the view."""
-    lengths = dataset.stops - dataset.starts
-    histories = np.repeat(np.arange(len(lengths)), lengths)
-    firsts = np.cumsum(lengths) - lengths
-    places = np.arange(len(histories)) - firsts[histories] + dataset.starts[histories]
-    return dataset.sequences.item_rows[places].astype(np.int64), histories

@@ -23,8 +23,8 @@ class ClozeCollator:
     As the authors' `gen_data_fin.py`: of a history of n items exactly `round(mask_probability * n)` are hidden and at
     least one, chosen without replacement; now and then only the last one is, which is what recommending looks like.
     All of them become the mask row (the authors' `mask_prob=1.0`), none another item. Unlike there, where each history
-    is masked in ten ways once and for all, every epoch draws anew. A draw depends on (seed, epoch, user) and nothing
-    else, so workers, ranks and resumed runs agree.
+    is masked in ten ways once and for all, every epoch draws anew. A draw depends on (seed, epoch, user, window) and
+    nothing else, so workers, ranks and resumed runs agree.
 
     Args:
         max_length (`int`):
@@ -65,6 +65,8 @@ class ClozeCollator:
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
         batch = HistoryBatch.join(examples)
         draws = user_draws(batch.users, self.seed, batch.epoch)
+        if batch.windows is not None:
+            draws = more_draws(draws, batch.windows)
         stops = batch.stops
         if self.window == "random":
             stops = stops - below(draws, np.maximum(stops - batch.starts - self.max_length, 0) + 1)

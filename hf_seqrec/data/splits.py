@@ -1,13 +1,13 @@
 """Cut every user's history into training, validation and test: views that copy nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from .sequences import Sequences
 
@@ -23,6 +23,7 @@ class HistoryBatch:
         targets (`(b,)` int64 or `None`): The item that follows each history; `None` in training.
         users (`(b,)` int64): Position of each user in the dataset folder.
         epoch (`int`): Which pass over the data this is; random windows depend on it.
+        windows (`(b,)` int64, *optional*): Which window of its user's history each is, where a user has several.
     """
 
     item_rows: npt.NDArray[np.int32]
@@ -31,6 +32,7 @@ class HistoryBatch:
     targets: npt.NDArray[np.int64] | None
     users: npt.NDArray[np.int64]
     epoch: int = 0
+    windows: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def join(cls, examples: "Sequence[HistoryBatch]") -> "HistoryBatch":
@@ -39,6 +41,7 @@ class HistoryBatch:
         if len(examples) == 1:
             return first
         targets = [example.targets for example in examples if example.targets is not None]
+        windows = [example.windows for example in examples if example.windows is not None]
         return cls(
             first.item_rows,
             np.concatenate([example.starts for example in examples]),
@@ -46,6 +49,7 @@ class HistoryBatch:
             np.concatenate(targets) if targets else None,
             np.concatenate([example.users for example in examples]),
             first.epoch,
+            np.concatenate(windows) if windows else None,
         )
 
 
@@ -60,6 +64,7 @@ class HistoryDataset(Dataset):
         users (`(n,)` int64): Which users, as positions in `sequences`.
         starts, stops (`(n,)` int64): Their histories as places in `sequences.item_rows`.
         has_targets (`bool`): Whether the event at each `stops` is what the model shall rank.
+        windows (`(n,)` int64, *optional*): Which window of its user's history each is, where a user has several.
     """
 
     def __init__(
@@ -69,9 +74,10 @@ class HistoryDataset(Dataset):
         starts: npt.NDArray[np.int64],
         stops: npt.NDArray[np.int64],
         has_targets: bool,
+        windows: npt.NDArray[np.int64] | None = None,
     ):
         self.sequences = sequences
-        self.users, self.starts, self.stops = users, starts, stops
+        self.users, self.starts, self.stops, self.windows = users, starts, stops, windows
         self.targets = sequences.item_rows[stops].astype(np.int64) if has_targets else None
         # In shared memory, so that it also reaches DataLoader workers that live longer than an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -100,6 +106,7 @@ class HistoryDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[HistoryBatch]:
         chosen = np.asarray(indices, dtype=np.int64)
         targets = None if self.targets is None else self.targets[chosen]
+        windows = None if self.windows is None else self.windows[chosen]
         return [
             HistoryBatch(
                 self.sequences.item_rows,
@@ -108,12 +115,31 @@ class HistoryDataset(Dataset):
                 targets,
                 self.users[chosen],
                 self.epoch,
+                windows,
             )
         ]
 
     def history(self, index: int) -> npt.NDArray[np.int32]:
         """Rows of one history, `(l,)`, oldest first."""
         return self.sequences.item_rows[self.starts[index] : self.stops[index]]
+
+    def events(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of all events of the view, and for each the position of its history in the view, `(n_events,)` each."""
+        lengths = self.stops - self.starts
+        histories = np.repeat(np.arange(len(lengths)), lengths)
+        firsts = np.cumsum(lengths) - lengths
+        places = np.arange(len(histories)) - firsts[histories] + self.starts[histories]
+        return self.sequences.item_rows[places].astype(np.int64), histories
+
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """How often each catalog row is in the histories of the view, `(vocab_size,)`; 0 for the padding row."""
+        # +1 where a history begins and -1 where it ends: above 0 inside of one.
+        inside = np.zeros(len(self.sequences.item_rows) + 1, dtype=np.int32)
+        np.add.at(inside, self.starts, 1)
+        np.subtract.at(inside, self.stops, 1)
+        times = np.cumsum(inside[:-1], out=inside[:-1])
+        counts = np.bincount(self.sequences.item_rows, weights=times, minlength=self.sequences.catalog.vocab_size)
+        return counts.astype(np.int64)
 
 
 class LeaveOneOut(NamedTuple):
@@ -132,6 +158,21 @@ class LeaveOneOut(NamedTuple):
     test: HistoryDataset
     n_skipped_train: int
     n_not_evaluated: int
+
+    @property
+    def protocol(self) -> str:
+        """What was held out, as a card says it."""
+        return "leave-one-out (the last event of each user for test, the last but one for validation)"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Who takes part, and who is left out."""
+        return {
+            "users trained on": len(self.train),
+            "users evaluated": len(self.test),
+            "users with fewer than 2 training events": self.n_skipped_train,
+            "users with fewer than 3 events, not evaluated": self.n_not_evaluated,
+        }
 
 
 def leave_one_out(sequences: Sequences) -> LeaveOneOut:
@@ -167,27 +208,3 @@ def leave_one_out(sequences: Sequences) -> LeaveOneOut:
         n_skipped_train=len(lengths) - len(trained),
         n_not_evaluated=len(lengths) - len(evaluated),
     )
-
-
-class ShuffledSampler(Sampler[int]):
-    """
-    Every index once in an order drawn from (seed, epoch), the same on every rank and after resuming.
-
-    The Trainer and Accelerate call `set_epoch`, which passes the epoch on to the dataset. Return it from
-    `Trainer._get_train_sampler`.
-    """
-
-    def __init__(self, dataset: Any, seed: int = 0):
-        self.dataset, self.seed, self.epoch = dataset, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch and tell the dataset."""
-        self.epoch = epoch
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from np.random.default_rng((self.seed, self.epoch)).permutation(len(self.dataset)).tolist()

@@ -55,20 +55,6 @@ def test_the_epoch_reaches_the_batch(make_sequences, workers):
         assert [batch.epoch for (batch,) in loader] == [epoch, epoch]
 
 
-def test_an_order_depends_on_seed_and_epoch_only(make_sequences):
-    train = leave_one_out(make_sequences(*[[1, 2, 3, 4]] * 50)).train
-
-    def order(seed, epoch):
-        sampler = ShuffledSampler(train, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert order(0, 1) == order(0, 1)
-    assert sorted(order(0, 1)) == list(range(50)) == list(range(len(ShuffledSampler(train))))
-    assert order(0, 1) != order(0, 2)
-    assert order(0, 1) != order(1, 1)
-
-
 def test_accelerate_passes_the_epoch_on(make_sequences):
     from accelerate import Accelerator, skip_first_batches
 
