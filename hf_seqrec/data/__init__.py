@@ -1,8 +1,9 @@
 """
 From a raw log to batches.
 
-One user's clicks pass through these files in this order: `interactions` (read, de-duplicate, k-core), `catalog` (raw
-id <-> row), `sequences` and `dataset_folder` (oldest first, Parquet), `splits` or `time_split` (what is held
+One user's clicks pass through these files in this order: `raw_files` and `interactions` (read and check), `encoding`
+(ids to numbers), `filters` (repeats, k-core), `build` and `catalog` (raw id <-> row), `sequence_files` and
+`dataset_folder` (oldest first, Parquet), `sequences`, `splits` or `time_split` (what is held
 out), `samplers` (order), `collators` (batch).
 """
 
@@ -28,7 +29,10 @@ _WHERE = {
     "popularity_baseline": "baselines",
     "build_synthetic": "synthetic",
     "InteractionsArguments": "interactions",
+    "BuildArguments": "build",
     "build_dataset": "build",
+    "About": "dataset_card",
+    "RawFile": "raw_files",
     "resolve_dataset": "resolve",
 }
 __all__ = sorted(_WHERE)

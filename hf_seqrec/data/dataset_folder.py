@@ -1,5 +1,6 @@
-"""Write a dataset folder: sequences, catalog, statistics and card, all of them or nothing."""
+"""Write a dataset folder: sequences, catalog, statistics, card and picture, all of them or nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,60 +12,64 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from .catalog import CATALOG_FILE, Catalog
+from .dataset_card import CARD_FILE, PICTURE_FILE, About, draw_statistics, render_card
 from .sequences import SEQUENCES_FOLDER, STATISTICS_FILE
 
-CARD_FILE = "README.md"
-_OURS = {CARD_FILE, CATALOG_FILE, SEQUENCES_FOLDER, STATISTICS_FILE}
-_SIZE_CATEGORIES = (
-    (10**3, "n<1K"),
-    (10**4, "1K<n<10K"),
-    (10**5, "10K<n<100K"),
-    (10**6, "100K<n<1M"),
-    (10**7, "1M<n<10M"),
-    (10**8, "10M<n<100M"),
-)
+_OURS = {CARD_FILE, CATALOG_FILE, PICTURE_FILE, SEQUENCES_FOLDER, STATISTICS_FILE}
 
 
 def write_dataset_folder(
     output: str | Path,
     catalog: Catalog,
+    lengths: npt.NDArray[np.int64],
     write_sequences: Callable[[Path], None],
     statistics: dict[str, Any],
-    title: str,
-    description: str,
+    about: About,
 ) -> Path:
     r"""
     Write a dataset folder and return its path.
 
-    Everything goes into a temporary folder beside `output` that takes its name at the end: a build that fails leaves
-    nothing half-written, and an earlier dataset in its place stays as it was.
+    Everything goes into a temporary folder beside `output` that takes its name at the end: see `replacing_folder`.
 
     Args:
         output (`str`): The folder. May not exist, be empty, or hold an earlier dataset, which is replaced.
         catalog (`Catalog`): What the rows stand for.
+        lengths (`(n_users,)` int64): Events of each user.
         write_sequences (`Callable[[Path], None]`):
             Writes `*.parquet` into the folder it is given: one row per user with `user_id` (string), `item_ids`
             (list of int32) and `timestamps` (list of int64).
         statistics (`dict`): What else to say in `statistics.json` and the card; counts are added here.
-        title (`str`), description (`str`): Heading and first paragraphs of the card.
+        about (`About`): What the card says of the source.
 
     Raises:
-        FileExistsError: if `output` holds something else.
-        ValueError: if there is no user.
+        FileExistsError: if `output` holds something else, or another process is writing it.
+        OSError: if the disk is full.
     """
     with replacing_folder(output) as folder:
-        catalog.save(folder)
-        (folder / SEQUENCES_FOLDER).mkdir()
-        write_sequences(folder / SEQUENCES_FOLDER)
-        statistics = count_statistics(_history_lengths(folder / SEQUENCES_FOLDER), catalog.n_items) | statistics
-        (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
-        card = _card(title, description, catalog, statistics)
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        fill_dataset_folder(folder, catalog, lengths, write_sequences, statistics, about)
     return Path(output)
+
+
+def fill_dataset_folder(
+    folder: Path,
+    catalog: Catalog,
+    lengths: npt.NDArray[np.int64],
+    write_sequences: Callable[[Path], None],
+    statistics: dict[str, Any],
+    about: About,
+) -> None:
+    """Write the files of a dataset into a folder of its own; the arguments are those of `write_dataset_folder`."""
+    catalog.save(folder)
+    (folder / SEQUENCES_FOLDER).mkdir()
+    write_sequences(folder / SEQUENCES_FOLDER)
+    statistics = count_statistics(lengths, catalog.n_items) | statistics
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+    has_picture = draw_statistics(lengths, catalog.counts, folder / PICTURE_FILE)
+    card = render_card(about, catalog, statistics, has_picture)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def count_statistics(lengths: npt.NDArray[np.int64], n_items: int) -> dict[str, Any]:
@@ -90,27 +95,82 @@ def replacing_folder(output: str | Path) -> Iterator[Path]:
     """
     Yield a temporary folder beside `output` that takes its place when the block ends well, and is removed when not.
 
+    So a build that fails or is killed leaves nothing half-written, and an earlier dataset stays as it was. What a
+    killed one left beside `output` is removed by the next.
+
     Raises:
-        FileExistsError: if `output` holds anything but a dataset of ours.
+        FileExistsError: if `output` holds anything but a dataset of ours, or another process is writing it.
+        OSError: if the disk is full; the message says what was free and what had been written.
     """
     output = Path(output).resolve()
     check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
+    with _alone(output):
+        _clean_up(output)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
+        try:
+            # `mkdtemp` makes it private to the user; a dataset folder gets the usual rights.
+            temporary.chmod(0o777 & ~_umask())
+            with naming_a_full_disk(temporary):
+                yield temporary
+            check_replaceable(output)
+            if output.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
+                output.rename(old / output.name)
+                temporary.rename(output)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Refuse to write where another process does. The system lets go of the lock when a process dies."""
+    lock_file = output.parent / f".{output.name}.lock"
+    lock = FileLock(lock_file)
     try:
-        # `mkdtemp` makes it private to the user; a dataset folder gets the usual rights.
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        check_replaceable(output)
-        if output.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-            output.rename(old / output.name)
-            temporary.rename(output)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(output)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FileExistsError(
+            f"`output` is being written by another process: {output}. Wait for it, or choose another folder."
+        ) from error
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _clean_up(output: Path) -> None:
+    """Remove what a killed build left; if it died between its two renames, put the earlier dataset back."""
+    for left in output.parent.glob(f".{output.name}.*"):
+        if left.suffix == ".old":
+            if not output.exists() and (left / output.name).exists():
+                (left / output.name).rename(output)
+            shutil.rmtree(left)
+        elif left.suffix == ".tmp":
+            shutil.rmtree(left)
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Say of a full disk which one it is, what is free there and what was written so far."""
+    try:
+        yield
+    except Exception as error:
+        is_full = getattr(error, "errno", None) == errno.ENOSPC or "no space left" in str(error).lower()
+        if not is_full and "max_temp_directory_size" not in str(error):
+            raise
+        written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        free = shutil.disk_usage(folder).free
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {folder.parent} is full: {written / 1e9:.2f} GB were written when {free / 1e9:.2f} GB were "
+            "left, and it was not enough. A build needs about 40 bytes for each event beside the log. Free some space "
+            f"or choose an output on another disk ({error})",
+        ) from error
 
 
 def check_replaceable(output: str | Path) -> None:
@@ -138,82 +198,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _history_lengths(folder: Path) -> npt.NDArray[np.int64]:
-    """Read the number of events of every user, one batch of users at a time."""
-    lengths = []
-    for path in sorted(folder.glob("*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["item_ids"]):
-                lengths.append(np.diff(batch["item_ids"].offsets.to_numpy()).astype(np.int64))
-    if not lengths:
-        raise ValueError("a dataset must have at least one user, got none.")
-    return np.concatenate(lengths)
-
-
-def _card(title: str, description: str, catalog: Catalog, statistics: dict[str, Any]) -> str:
-    n_users, n_events = statistics["n_users"], statistics["n_interactions"]
-    size = next((name for limit, name in _SIZE_CATEGORIES if n_users < limit), "100M<n<1B")
-    length = statistics["history_length"]
-    return f"""---
-pretty_name: {json.dumps(title, ensure_ascii=False)}
-tags:
-- sequential-recommendation
-size_categories:
-- {size}
-configs:
-- config_name: sequences
-  default: true
-  data_files:
-  - split: train
-    path: {SEQUENCES_FOLDER}/*.parquet
-- config_name: catalog
-  data_files:
-  - split: train
-    path: {CATALOG_FILE}
-dataset_info:
-- config_name: sequences
-  features:
-  - name: user_id
-    dtype: string
-  - name: item_ids
-    list: int32
-  - name: timestamps
-    list: int64
-- config_name: catalog
-  features:
-{_features(catalog.table.schema)}
----
-
-# {title}
-
-{description}
-
-| | |
-|---|---|
-| users | {n_users:,} |
-| items | {statistics["n_items"]:,} |
-| interactions | {n_events:,} |
-| events per user | {length["min"]:,} to {length["max"]:,}, median {length["median"]:g}, mean {length["mean"]:g} |
-| density | {statistics["density"]:.4%} |
-| users with fewer than three events | {statistics["n_users_not_evaluated"]:,} (kept for training, not evaluated) |
-
-- `{SEQUENCES_FOLDER}/`: one row per user. `item_ids` are rows of the catalog, oldest first; `timestamps` are Unix
-  seconds. Events of the same second stand in the order of the log. Every user's whole history is in the split
-  `train`; held-out items are cut from it when it is used (leave-one-out: the last is for test, the last but one for
-  validation).
-- `{CATALOG_FILE}`: `row` (1 to {statistics["n_items"]:,}; row 0 is padding), `item_id` (the raw id), `count`, and
-  what is known about the item. Most popular first, equal counts by raw id.
-
-```python
-from hf_seqrec.data import leave_one_out, load_sequences
-
-sequences = load_sequences("path/to/this/folder")
-train, validation, test = leave_one_out(sequences)[:3]
-```
-"""
-
-
-def _features(schema: pa.Schema) -> str:
-    return "\n".join(f"  - name: {json.dumps(field.name)}\n    dtype: {field.type}" for field in schema)

@@ -14,10 +14,12 @@ from .synthetic import build_synthetic
 
 SYNTHETIC = "synthetic"
 # Raise when the same log and arguments give another folder than before.
-_BUILD_VERSION = 1
+_BUILD_VERSION = 2
 
 
-def resolve_dataset(name_or_path: str | Path, output_dir: str | Path, **options: Any) -> Sequences:
+def resolve_dataset(
+    name_or_path: str | Path, output_dir: str | Path, timestamps: bool = False, **options: Any
+) -> Sequences:
     r"""
     Load a dataset, building it first where it is a log.
 
@@ -27,6 +29,8 @@ def resolve_dataset(name_or_path: str | Path, output_dir: str | Path, **options:
         output_dir (`str`):
             The run's folder. What is built goes into its `dataset/`, and is used again when the same log is asked for
             with the same options. With several processes let the main one go first.
+        timestamps (`bool`, *optional*, defaults to `False`):
+            Whether to read the timestamps too.
         options:
             Fields of `InteractionsArguments`, for a file of interactions. `None` means the default.
 
@@ -44,7 +48,7 @@ def resolve_dataset(name_or_path: str | Path, output_dir: str | Path, **options:
     options = {name: value for name, value in options.items() if value is not None}
     path, built = Path(name_or_path), Path(output_dir) / "dataset"
     if path.is_file():
-        return _from_log(path, built, InteractionsArguments(**options))
+        return _from_log(path, built, InteractionsArguments(**options), timestamps)
     if options:
         raise ValueError(
             f"`{'`, `'.join(options)}` must be left out unless the dataset is a file of interactions; {name_or_path} "
@@ -54,11 +58,11 @@ def resolve_dataset(name_or_path: str | Path, output_dir: str | Path, **options:
         fingerprint = _fingerprint(SYNTHETIC)
         if not _was_built(built, fingerprint):
             build_synthetic(built, fingerprint=fingerprint)
-        return load_sequences(built)
+        return load_sequences(built, timestamps=timestamps)
     if path.suffix.lower() in ENDINGS:
         raise FileNotFoundError(f"`dataset` must be a file of interactions that exists, there is none at {path}.")
     try:
-        return load_sequences(name_or_path)
+        return load_sequences(name_or_path, timestamps=timestamps)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'`dataset` must be "{SYNTHETIC}", a dataset folder, the id of a dataset on the Hub, or a file of '
@@ -66,12 +70,12 @@ def resolve_dataset(name_or_path: str | Path, output_dir: str | Path, **options:
         ) from error
 
 
-def _from_log(log: Path, built: Path, arguments: InteractionsArguments) -> Sequences:
+def _from_log(log: Path, built: Path, arguments: InteractionsArguments, timestamps: bool) -> Sequences:
     items = Path(arguments.items) if arguments.items else log.with_suffix(".item")
     fingerprint = _fingerprint(dataclasses.asdict(arguments), _state(log), _state(items))
     if not _was_built(built, fingerprint):
-        build_dataset(log, built, arguments, fingerprint)
-    return load_sequences(built)
+        build_dataset(log, built, arguments, fingerprint=fingerprint)
+    return load_sequences(built, timestamps=timestamps)
 
 
 def _fingerprint(*parts: Any) -> str:

@@ -23,6 +23,7 @@ from hf_seqrec.metrics import ranking_metrics
 
 from .baselines import popularity_baseline
 from .catalog import Catalog
+from .dataset_card import About
 from .dataset_folder import write_dataset_folder
 from .sequences import Sequences
 from .splits import leave_one_out
@@ -218,7 +219,8 @@ def build_synthetic(
     def write_sequences(folder: Path) -> None:
         pq.write_table(table, folder / "part-00000.parquet", compression="zstd")
 
-    return write_dataset_folder(output, catalog, write_sequences, statistics, "Synthetic readers", description)
+    about = About("Synthetic readers", description)
+    return write_dataset_folder(output, catalog, log.lengths, write_sequences, statistics, about)
 
 
 def _description(statistics: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def test_a_small_log_by_hand(log, tmp_path, write_log):
     assert (statistics["n_users"], statistics["n_items"], statistics["n_interactions"]) == (3, 3, 6)
     assert statistics["history_length"] == {"min": 1, "median": 2.0, "mean": 2.0, "max": 3}
     assert statistics["n_items_without_title"] == 1
-    assert statistics["before_filters"] == {"n_users": 3, "n_items": 3, "n_interactions": 6}
+    assert statistics["steps"] == [{"name": "the log", "n_users": 3, "n_items": 3, "n_interactions": 6}]
     assert leave_one_out(sequences).n_not_evaluated == 2
     # Nothing else was left beside it, nor a path of this machine in it.
     assert [path.name for path in folder.parent.iterdir()] == ["shop"]
@@ -63,7 +63,11 @@ def test_filters(log, tmp_path):
     sequences = load_sequences(build_dataset(log, tmp_path / "out", arguments))
     assert str(sequences) == "2 users / 2 items / 4 interactions"
     assert sequences.statistics["source"]["repeats"] == "first"
-    assert sequences.statistics["before_filters"]["n_interactions"] == 6
+    assert [(step["name"], step["n_interactions"]) for step in sequences.statistics["steps"]] == [
+        ("the log", 6),
+        ("repeats=first", 5),
+        ("min_user_events=2, min_item_events=2", 4),
+    ]
 
 
 def test_load_dataset_opens_it_offline(log, tmp_path, monkeypatch):
