@@ -12,6 +12,9 @@ from transformers import HfArgumentParser, PreTrainedConfig
 
 from .auto import MODEL_TYPES, config_class
 from .data.interactions import InteractionsArguments
+from .data.sequences import Sequences
+from .data.splits import LeaveOneOut, leave_one_out
+from .data.time_split import GlobalTimeSplit, global_time_split
 from .training_args import SeqRecTrainingArguments
 
 # Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe.
@@ -29,7 +32,11 @@ class ModelArguments:
 
 @dataclass
 class DataArguments(InteractionsArguments):
-    """Which histories to train on. All but `dataset` are for a file of interactions, which is built on the fly."""
+    """
+    Which histories to train on, and what of them is held out.
+
+    The fields of [`InteractionsArguments`] are for a file of interactions, which is built on the fly.
+    """
 
     dataset: str = field(
         default="synthetic",
@@ -38,12 +45,49 @@ class DataArguments(InteractionsArguments):
             "interactions (.inter, .csv, .tsv, .jsonl, .parquet)."
         },
     )
+    split: str = field(
+        default="leave_one_out",
+        metadata={
+            "help": "What is held out: each user's last two events (`leave_one_out`), or what comes after two moments "
+            "that are the same for all users (`global_time`).",
+            "choices": ["leave_one_out", "global_time"],
+        },
+    )
+    validation_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "`global_time`: where training ends. A date (UTC), a timestamp, or the share of the events before "
+            "it (default: 0.8)."
+        },
+    )
+    test_from: str | None = field(
+        default=None, metadata={"help": "`global_time`: where validation ends, in the same way (default: 0.9)."}
+    )
+    keep_cold_targets: bool = field(
+        default=False, metadata={"help": "`global_time`: rank items too that nobody had before `validation_from`."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split not in ("leave_one_out", "global_time"):
+            raise ValueError(f"`split` must be 'leave_one_out' or 'global_time', got {self.split!r}.")
+        asked = [name for name in ("validation_from", "test_from") if getattr(self, name) is not None]
+        asked += ["keep_cold_targets"] if self.keep_cold_targets else []
+        if asked and self.split != "global_time":
+            raise ValueError(f"`{'`, `'.join(asked)}` must come with `--split global_time`, got {self.split!r}.")
+
+    def cut(self, sequences: Sequences) -> LeaveOneOut | GlobalTimeSplit:
+        """Return what to train on, validate on and test on."""
+        if self.split == "leave_one_out":
+            return leave_one_out(sequences)
+        cuts = {name: getattr(self, name) for name in ("validation_from", "test_from")}
+        given = {name: cut for name, cut in cuts.items() if cut is not None}
+        return global_time_split(sequences, keep_cold_targets=self.keep_cold_targets, **given)
 
     def log_options(self) -> dict[str, Any]:
         """Return what was asked for beyond the defaults of [`InteractionsArguments`]."""
-        fields = dataclasses.fields(InteractionsArguments)
-        asked = {field.name: getattr(self, field.name) for field in fields}
-        return {field.name: asked[field.name] for field in fields if asked[field.name] != field.default}
+        defaults = dataclasses.asdict(InteractionsArguments())
+        return {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
 
 
 class RunArguments(NamedTuple):

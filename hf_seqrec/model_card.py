@@ -104,9 +104,13 @@ def _results(results: dict[str, Any]) -> str:
     counts = ", ".join(f"{statistics[f'n_{name}']:,} {name}" for name in ("users", "items", "interactions"))
     versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
     hardware = results["hardware"]
+    takes_part = ", ".join(f"{what}: {count:,}" for what, count in results.get("split_counts", {}).items())
+    protocol = f"Protocol: {results['protocol']}." + (f" Counts: {takes_part}." if takes_part else "")
     return f"""## Results
 
-{_dataset_name(results)}: {counts}. Protocol: {results["protocol"]}.
+{_dataset_name(results)}: {counts}.
+
+{protocol}
 
 {table}
 

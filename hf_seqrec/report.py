@@ -15,6 +15,7 @@ from .data.baselines import popularity_baseline
 from .data.catalog import Catalog
 from .data.sequences import Sequences
 from .data.splits import HistoryDataset, LeaveOneOut
+from .data.time_split import GlobalTimeSplit
 from .models.modeling_seqrec import SeqRecPreTrainedModel
 from .trainer import SeqRecTrainer
 
@@ -24,7 +25,12 @@ _PACKAGES = ("hf-seqrec", "torch", "transformers", "accelerate", "numba", "trito
 
 
 def write_results(
-    output_dir: str, trainer: SeqRecTrainer, arguments: RunArguments, sequences: Sequences, metrics: dict[str, float]
+    output_dir: str,
+    trainer: SeqRecTrainer,
+    arguments: RunArguments,
+    sequences: Sequences,
+    splits: LeaveOneOut | GlobalTimeSplit,
+    metrics: dict[str, float],
 ) -> dict[str, Any]:
     r"""
     Write and return `results.json`: every metric of validation and test, and what it takes to obtain them again.
@@ -34,6 +40,7 @@ def write_results(
         trainer ([`SeqRecTrainer`]): After training.
         arguments ([`RunArguments`]): What was asked for.
         sequences ([`Sequences`]): What was trained on.
+        splits ([`LeaveOneOut`] or [`GlobalTimeSplit`]): What of it was held out.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
     """
     history = trainer.state.log_history
@@ -41,7 +48,9 @@ def write_results(
         "model_type": trainer.model.config.model_type,
         "dataset": arguments.data.dataset,
         "statistics": sequences.statistics,
-        "protocol": "leave-one-out, full ranking over the catalog; the user's history excluded, `_with_seen`: not",
+        "protocol": f"{splits.protocol}, full ranking over the catalog; the user's history excluded, `_with_seen`: "
+        "not",
+        "split_counts": splits.counts,
         "metrics": {name: value for name, value in sorted(metrics.items()) if "@" in name or name.endswith("_loss")},
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
@@ -58,10 +67,13 @@ def write_results(
     return results
 
 
-def print_results(sequences: Sequences, splits: LeaveOneOut, metrics: dict[str, float]) -> None:
+def print_results(sequences: Sequences, splits: LeaveOneOut | GlobalTimeSplit, metrics: dict[str, float]) -> None:
     """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
     popularity = popularity_baseline(splits.train, splits.test)
-    reachable = sequences.statistics.get("reachable", {})
+    # Of the last items, which only leave-one-out asks for.
+    reachable = sequences.statistics.get("reachable", {}) if isinstance(splits, LeaveOneOut) else {}
+    print(f"\nProtocol: {splits.protocol}")
+    print(", ".join(f"{what}: {count:,}" for what, count in splits.counts.items()))
     for title, suffix in (("history excluded", ""), ("history not excluded", "_with_seen")):
         rows = {
             "most popular": popularity,

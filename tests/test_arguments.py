@@ -70,8 +70,38 @@ def test_recipes_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_length", "0"), ("early_stopping_patience", "0"), ("window", "first")]
+    ("name", "value"),
+    [
+        ("max_length", "0"),
+        ("early_stopping_patience", "0"),
+        ("window", "first"),
+        ("window_stride", "5"),
+        ("split", "random"),
+        ("test_from", "0.9"),
+        ("keep_cold_targets", "true"),
+        ("train_sampling_strategy", "sequential"),
+    ],
 )
 def test_values_out_of_range(name, value):
     with pytest.raises((ValueError, SystemExit)):
         parse_run_arguments([f"--{name}", value, "--output_dir", "x"])
+
+
+def test_what_is_held_out():
+    arguments = parse_run_arguments(
+        ["--split", "global_time", "--validation_from", "0.7", "--test_from", "2003-01-31"]
+    )
+    assert (arguments.data.validation_from, arguments.data.test_from) == ("0.7", "2003-01-31")
+    assert arguments.what_is_trained()["split"] == "global_time"
+    assert arguments.data.log_options() == {}
+
+
+def test_strides_go_with_sliding_windows():
+    sliding = ["--window", "sliding", "--max_length", "10", "--window_stride"]
+    assert parse_run_arguments([*sliding, "5"]).training.window_stride == 5
+    with pytest.raises(ValueError, match="between 1 and `max_length`, 10, got 11"):
+        parse_run_arguments([*sliding, "11"])
+    with pytest.raises(ValueError, match="must come with `--window sliding`, got 'last'"):
+        parse_run_arguments(["--window_stride", "5"])
+    with pytest.raises(ValueError, match="`test_from` must come with `--split global_time`"):
+        parse_run_arguments(["--test_from", "0.9"])

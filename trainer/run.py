@@ -19,7 +19,7 @@ from transformers import AutoModel, set_seed
 from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
-from hf_seqrec.data import leave_one_out, resolve_dataset
+from hf_seqrec.data import resolve_dataset
 from hf_seqrec.model_card import write_model_card
 from hf_seqrec.processors import use_processors
 from hf_seqrec.report import print_recommendations, print_results, write_results
@@ -41,9 +41,14 @@ def main() -> None:
         use_processors(args.cpu_threads, processes.num_processes)
 
     with processes.main_process_first():
-        sequences = resolve_dataset(arguments.data.dataset, args.output_dir, **arguments.data.log_options())
+        sequences = resolve_dataset(
+            arguments.data.dataset,
+            args.output_dir,
+            timestamps=arguments.data.split == "global_time",
+            **arguments.data.log_options(),
+        )
     processes.print(f"Dataset {arguments.data.dataset}: {sequences}")
-    splits = leave_one_out(sequences)
+    splits = arguments.data.cut(sequences)
 
     config_cls = config_class(arguments.model.model_type)
     vocab_size = config_cls.vocab_size_for(sequences.catalog.n_items)
@@ -66,7 +71,7 @@ def main() -> None:
     metrics = trainer.evaluate() | tested
     trainer.save_model()
     if processes.is_main_process:
-        results = write_results(args.output_dir, trainer, arguments, sequences, metrics)
+        results = write_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
         write_model_card(args.output_dir, config, results)
         print_results(sequences, splits, metrics)
         print_recommendations(model, sequences.catalog, splits.test)

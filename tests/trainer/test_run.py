@@ -74,6 +74,24 @@ def test_from_a_log_to_recommendations(log, tmp_path):
     assert "hidden_size: 16 there, 8 here" in other.stderr
 
 
+def test_a_global_time_cut_is_stated_beside_the_numbers(log, tmp_path):
+    # All users begin at 1,000,000 and have 6 to 14 events, one a minute.
+    output_dir = tmp_path / "run"
+    cut = ["--split", "global_time", "--validation_from", "1000300", "--test_from", "1000420"]
+    answer = run(log, output_dir, *cut, "--num_train_epochs", "1", "--window", "sliding")
+    assert answer.returncode == 0, answer.stderr
+    results = json.loads((output_dir / "results.json").read_text())
+    assert results["protocol"].startswith("global time cut (trained on events before timestamp 1000300; targets of")
+    # Everybody has events 0 to 4 before the cut and event 5 after it; 30 of the 40 have an event 7.
+    assert results["split_counts"]["users trained on"] == 40
+    assert results["split_counts"]["users evaluated in validation"] == 40
+    assert results["split_counts"]["users evaluated"] == 30
+    assert "Test, 30 users" in answer.stdout
+    for text in (answer.stdout, (output_dir / "README.md").read_text()):
+        assert results["protocol"] in text
+        assert "cold users (no training event), not evaluated: 0" in text
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(log, tmp_path):
     # The seed of the process, the order of the data, the windows, dropout and the optimizer all have to come back.
