@@ -160,6 +160,14 @@ def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _move(source: Source, weights: Mapping[str, Tensor]) -> tuple[list[MovedWeight], dict[str, Tensor]]:
     """Give every weight its name here, in float32."""
+    strange = [
+        name for name, w in weights.items() if not w.is_floating_point() or w.layout != torch.strided or not w.dim()
+    ]
+    if strange:
+        raise ValueError(
+            f"`source` has weights that are no arrays of floating-point numbers: {', '.join(strange)}. Convert the "
+            "checkpoint that training wrote, not a quantized or sparse one."
+        )
     moved: list[MovedWeight] = []
     tensors: dict[str, Tensor] = {}
     unknown: list[str] = []
@@ -228,7 +236,7 @@ def _write(conversion: Conversion, source_name: str) -> None:
     """Write the folder beside its place, and move it there when it is complete."""
     output = conversion.folder
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
+    unfinished, replaced = (output.with_name(f".{output.name}.{os.getpid()}.{what}") for what in ("new", "old"))
     unfinished.mkdir()
     try:
         conversion.model.save_pretrained(unfinished)
@@ -242,7 +250,8 @@ def _write(conversion: Conversion, source_name: str) -> None:
                 "terms apply to the weights.\n"
             )
         if output.exists():
-            shutil.rmtree(output)
+            output.rename(replaced)
         unfinished.rename(output)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
@@ -125,7 +126,7 @@ def _load_plain(path: Path) -> Any:
 def _load_archive(path: Path) -> Any:
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is cut short or damaged ({error}). Copy the file again.") from error
     with archive:
         names = archive.namelist()
@@ -227,8 +228,10 @@ def _read_tensor(stored: Any, archive: zipfile.ZipFile, folder: str) -> Any:
         return stored
     if 0 in stored.size:
         return torch.empty(stored.size, dtype=stored.dtype)
-    numbers = torch.frombuffer(bytearray(archive.read(f"{folder}data/{stored.key}")), dtype=stored.dtype)
-    return numbers.as_strided(stored.size, stored.stride, stored.offset).clone()
+    data = bytearray(archive.read(f"{folder}data/{stored.key}"))
+    if not data or len(data) % stored.dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes are no numbers of {stored.dtype}")
+    return torch.frombuffer(data, dtype=stored.dtype).as_strided(stored.size, stored.stride, stored.offset).clone()
 
 
 _DTYPES = {
