@@ -120,9 +120,11 @@ def build_dataset(
             bar.update()
 
             bar.set_description("Sequences")
-            users = events.group_by("user").agg(n=events.count()).order_by("user").to_pyarrow()
-            user_ids = encoded.users.order_by("user").to_pyarrow()["user_id"].combine_chunks().take(users["user"])
-            lengths = users["n"].to_numpy().astype(np.int64)
+            users = encoded.users
+            if is_filtered:
+                users = users.drop("n").join(events.group_by("user").agg(n=events.count()), "user")
+            users = users.order_by("user").to_pyarrow()
+            user_ids, lengths = users["user_id"].combine_chunks(), users["n"].to_numpy().astype(np.int64)
             statistics: dict[str, Any] = {
                 "source": {"name": raw.name} | _options(arguments),
                 "fingerprint": fingerprint,
@@ -160,9 +162,10 @@ def number_items(
     """
     import ibis
 
-    left = encoded.events if events is None else events
-    counts = left.group_by("item").agg(count=left.count())
-    table = counts.join(encoded.items, "item")
+    if events is None:
+        table = encoded.items.rename(count="n")
+    else:
+        table = encoded.items.drop("n").join(events.group_by("item").agg(count=events.count()), "item")
     by_popularity = ibis.row_number().over(order_by=[ibis.desc("count"), ibis.asc("item_id")])
     table = table.mutate(row=(by_popularity + 1).cast("int32")).select("row", "item_id", "count", "item")
     if known is not None:

@@ -14,8 +14,9 @@ class EncodedLog:
 
     Fields:
         events (`ibis.Table`): `user` (int32), `item` (int32), `time` and `file_order` (int64).
-        users (`ibis.Table`): `user` (from 0, in the order in which the log first names them) and `user_id` (string).
-        items (`ibis.Table`): `item` (from 1, most popular first, equal counts by raw id) and `item_id` (string).
+        users (`ibis.Table`): `user` (from 0, in the order in which the log first names them), `user_id` (string) and
+            `n` (how many events).
+        items (`ibis.Table`): `item` (from 1, most popular first, equal counts by raw id), `item_id` (string) and `n`.
         n_users, n_items, n_interactions: How many there are.
     """
 
@@ -31,9 +32,9 @@ def encode(engine: Any, events: "ibis.Table") -> EncodedLog:
     """Number users and items, and give the events by these numbers."""
     import ibis
 
-    first = events.group_by("user_id").agg(first=events.file_order.min())
+    first = events.group_by("user_id").agg(first=events.file_order.min(), n=events.count())
     first = first.mutate(user=ibis.row_number().over(order_by="first").cast("int32"), raw_id=first.user_id)
-    users = engine.materialize("users", first.select("raw_id", "user"))
+    users = engine.materialize("users", first.select("raw_id", "user", "n"))
 
     counts = events.group_by("item_id").agg(n=events.count())
     # Code points, whatever the type of the raw ids.
@@ -42,14 +43,14 @@ def encode(engine: Any, events: "ibis.Table") -> EncodedLog:
     ranked = counts.mutate(item=(by_popularity + 1).cast("int32")).select("raw_id", "item", "n")
     items = engine.materialize("items", ranked)
 
-    joined = events.join(users, events.user_id == users.raw_id).drop("raw_id")
+    joined = events.join(users, events.user_id == users.raw_id).drop("raw_id", "n")
     joined = joined.join(items, joined.item_id == items.raw_id)
     encoded = engine.materialize("events", joined.select("user", "item", "time", "file_order"))
     n_users, n_items, n_events = (t.count().to_pyarrow().as_py() for t in (users, items, encoded))
     return EncodedLog(
         encoded,
-        users.select("user", user_id=users.raw_id.cast("string")),
-        items.select("item", item_id=items.raw_id.cast("string")),
+        users.select("user", "n", user_id=users.raw_id.cast("string")),
+        items.select("item", "n", item_id=items.raw_id.cast("string")),
         n_users,
         n_items,
         n_events,
