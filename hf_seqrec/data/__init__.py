@@ -24,6 +24,8 @@ _WHERE = {
     "GlobalTimeSplit": "time_split",
     "global_time_split": "time_split",
     "sliding_windows": "windows",
+    "StreamedHistories": "streaming",
+    "streamed_leave_one_out": "streaming",
     "NextItemCollator": "collators",
     "RankingCollator": "collators",
     "popularity_baseline": "baselines",

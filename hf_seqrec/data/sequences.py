@@ -101,10 +101,10 @@ def load_sequences(folder: str | Path, revision: str | None = None, timestamps: 
         )
     names = ["user_id", "item_ids"] + (["timestamps"] if timestamps else [])
     tables = [_read_shard(file, names) for file in sorted((path / SEQUENCES_FOLDER).glob("*.parquet"))]
-    item_rows, offsets = _flatten(_chunks(tables, "item_ids"), np.int32)
+    item_rows, offsets = flat_lists(_chunks(tables, "item_ids"), np.int32)
     times = None
     if timestamps:
-        times, time_offsets = _flatten(_chunks(tables, "timestamps"), np.int64)
+        times, time_offsets = flat_lists(_chunks(tables, "timestamps"), np.int64)
         if not np.array_equal(offsets, time_offsets):
             raise ValueError(f"{path}: `timestamps` and `item_ids` must have the same lengths for every user.")
     statistics_file = path / STATISTICS_FILE
@@ -158,7 +158,7 @@ def _chunks(tables: list[pa.Table], name: str) -> list[pa.Array]:
     return [chunk for table in tables for chunk in table[name].chunks]
 
 
-def _flatten(chunks: list[pa.Array], dtype: type) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def flat_lists(chunks: list[pa.Array], dtype: type) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Values of all lists in one array and the offsets of each list. One chunk is not copied."""
     if any(chunk.null_count for chunk in chunks):
         raise ValueError("`item_ids` and `timestamps` must hold a list for every user, found none for some.")

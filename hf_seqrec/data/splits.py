@@ -1,8 +1,8 @@
 """Cut every user's history into training, validation and test: views that copy nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,15 @@ class HistoryBatch:
         first = examples[0]
         if len(examples) == 1:
             return first
+        if any(example.item_rows is not first.item_rows for example in examples):
+            # Parts of the events, as a stream holds them: put one behind the other.
+            item_rows = np.concatenate([example.item_rows for example in examples])
+            shifts = np.cumsum([0] + [len(example.item_rows) for example in examples[:-1]])
+            examples = [
+                replace(example, item_rows=item_rows, starts=example.starts + shift, stops=example.stops + shift)
+                for example, shift in zip(examples, shifts, strict=True)
+            ]
+            first = examples[0]
         targets = [example.targets for example in examples if example.targets is not None]
         windows = [example.windows for example in examples if example.windows is not None]
         return cls(
@@ -50,6 +59,25 @@ class HistoryBatch:
             np.concatenate([example.users for example in examples]),
             first.epoch,
             np.concatenate(windows) if windows else None,
+        )
+
+    def select(self, chosen: npt.NDArray[Any]) -> "HistoryBatch":
+        """Take some of the histories, by position or by a mask, in this order."""
+        return replace(
+            self,
+            starts=self.starts[chosen],
+            stops=self.stops[chosen],
+            targets=None if self.targets is None else self.targets[chosen],
+            users=self.users[chosen],
+            windows=None if self.windows is None else self.windows[chosen],
+        )
+
+    def compact(self) -> "HistoryBatch":
+        """Copy the events of these histories, and only them."""
+        lengths = self.stops - self.starts
+        stops = np.cumsum(lengths)
+        return replace(
+            self, item_rows=self.item_rows[places(self.starts, self.stops)], starts=stops - lengths, stops=stops
         )
 
 
@@ -126,10 +154,8 @@ class HistoryDataset(Dataset):
     def events(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows of all events of the view, and for each the position of its history in the view, `(n_events,)` each."""
         lengths = self.stops - self.starts
-        histories = np.repeat(np.arange(len(lengths)), lengths)
-        firsts = np.cumsum(lengths) - lengths
-        places = np.arange(len(histories)) - firsts[histories] + self.starts[histories]
-        return self.sequences.item_rows[places].astype(np.int64), histories
+        rows = self.sequences.item_rows[places(self.starts, self.stops)].astype(np.int64)
+        return rows, np.repeat(np.arange(len(lengths)), lengths)
 
     def item_counts(self) -> npt.NDArray[np.int64]:
         """How often each catalog row is in the histories of the view, `(vocab_size,)`; 0 for the padding row."""
@@ -189,7 +215,7 @@ def leave_one_out(sequences: Sequences) -> LeaveOneOut:
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
     lengths = ends - starts
     evaluated = np.flatnonzero(lengths >= 3)
-    train_ends = np.where(lengths >= 3, ends - 2, ends)
+    train_ends = training_stops(starts, ends)
     trained = np.flatnonzero(train_ends - starts >= 2)
     if not len(trained) or not len(evaluated):
         raise ValueError(
@@ -208,3 +234,15 @@ def leave_one_out(sequences: Sequences) -> LeaveOneOut:
         n_skipped_train=len(lengths) - len(trained),
         n_not_evaluated=len(lengths) - len(evaluated),
     )
+
+
+def training_stops(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where the training part of histories ends in leave-one-out, `(b,)`; with fewer than three events it is all."""
+    return np.where(ends - starts >= 3, ends - 2, ends)
+
+
+def places(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Every place of every history, one history after the other."""
+    lengths = stops - starts
+    firsts = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
