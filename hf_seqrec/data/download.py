@@ -73,7 +73,7 @@ def download(
         if path.is_file():
             _check(path, size, expected, f"Delete {path} to fetch it again from {url}.")
             return path
-        part = _Part(url, path.with_name(f"{name}.part"), size)
+        part = _Part(url, path.with_name(f"{name}.part"), size, has_checksum=bool(sha256 or md5))
         _fetch_whole(part, progress)
         try:
             _check(part.path, size, expected, f"It was not used. See whether {url} has a new version, or try again.")
@@ -131,22 +131,25 @@ def file_digest(path: str | Path, algorithm: str) -> str:
 class _Part:
     """An unfinished download, and what the server said about the version that it is a part of."""
 
-    def __init__(self, url: str, path: Path, size: int | None) -> None:
-        self.url, self.path, self.size = url, path, size
+    def __init__(self, url: str, path: Path, size: int | None, has_checksum: bool) -> None:
+        self.url, self.path, self.size, self.has_checksum = url, path, size, has_checksum
         self.notes = path.with_name(f"{path.name}.json")
         try:
             noted = json.loads(self.notes.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             noted = {}
-        # Without a name for the version nobody can tell whether the rest would fit.
-        if noted.get("url") == url and noted.get("version") and path.is_file():
-            self.version, self.total = noted["version"], noted.get("total")
-        else:
+        self.version, self.total = noted.get("version"), noted.get("total")
+        if noted.get("url") != url or not self.can_go_on:
             self.start_anew()
 
     @property
     def n_bytes(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
+
+    @property
+    def can_go_on(self) -> bool:
+        """Without a name for the version only a checksum can tell whether the rest fits."""
+        return self.n_bytes > 0 and (self.version is not None or self.has_checksum)
 
     @property
     def is_whole(self) -> bool:
@@ -194,12 +197,14 @@ def _fetch_whole(part: _Part, progress: bool) -> None:
 
 def _fetch_rest(session: requests.Session, part: _Part, progress: bool) -> None:
     """Ask for what is missing and append it; where the server gives the whole file instead, begin again."""
-    if part.n_bytes and part.version is None:
+    if not part.can_go_on:
         part.start_anew()
     # Not compressed on the way: checksums are of the file as it lies there.
     headers = {"Accept-Encoding": "identity"}
-    if part.version is not None:
-        headers |= {"Range": f"bytes={part.n_bytes}-", "If-Range": part.version}
+    if part.n_bytes:
+        headers["Range"] = f"bytes={part.n_bytes}-"
+        if part.version is not None:
+            headers["If-Range"] = part.version
     try:
         with session.get(part.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             _check_status(response, part)

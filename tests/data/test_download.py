@@ -150,6 +150,20 @@ class TestResuming:
         assert fetch(site, tmp_path).read_bytes() == CONTENT
         assert "Range" not in site.requests[-1]
 
+    def test_a_checksum_tells_as_well_whether_the_rest_fits(self, site, tmp_path):
+        site.etag, site.faults = None, [{"break_after": 1000}]
+        assert fetch(site, tmp_path, md5=MD5).read_bytes() == CONTENT
+        assert site.requests[-1]["Range"] == "bytes=1000-"
+        assert "If-Range" not in site.requests[-1]
+        (tmp_path / "data.bin").unlink()
+        site.faults = [{"break_after": 1000}, 503, 503, 503, 503]
+        with pytest.raises(ConnectionError):
+            fetch(site, tmp_path, md5=MD5)
+        site.content = b"?" * len(CONTENT)
+        with pytest.raises(ValueError, match="must have the md5 checksum"):
+            fetch(site, tmp_path, md5=MD5)
+        assert left_over(tmp_path) == []
+
     def test_a_whole_part_is_not_asked_for_again(self, site, tmp_path, monkeypatch):
         def kill(*arguments):
             raise KeyboardInterrupt
