@@ -10,6 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --q
 PYTEST := $(VENV)/bin/python -m pytest
 DEMO_INSTALLED := $(VENV)/.demo-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
+SPARK_INSTALLED := $(VENV)/.spark-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-gpu check format
@@ -23,7 +24,7 @@ demo: $(DEMO_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and 
 test: $(DEV_INSTALLED)  ## Run the tests, without the slow ones.
 	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not gpu"
 
-test-all: $(DEV_INSTALLED)  ## Run the slow tests too.
+test-all: $(SPARK_INSTALLED)  ## Run the slow tests too, those of Spark among them where there is Java.
 	$(PYTEST) --numprocesses $(WORKERS) -m "not gpu"
 
 test-gpu: $(DEV_INSTALLED)  ## Run the tests that need a CUDA device.
@@ -49,3 +50,7 @@ $(DEMO_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(DEV_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[dev]"
 	touch $@ $(DEMO_INSTALLED)
+
+$(SPARK_INSTALLED): $(DEV_INSTALLED)
+	$(PIP_INSTALL) --editable ".[dev,spark]"
+	touch $@
