@@ -125,10 +125,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def print_row(row: dict[str, Any]) -> None:
     """Print one measurement."""
     rate, gibibytes = row["events"] / row["seconds"] / 1e6, row["peak_bytes"] / 2**30
-    print(
-        f"{row['what']:18}{row['events']:>13,} events{row['seconds']:>9.1f} s{rate:>8.2f} million/s{gibibytes:>7.2f} GiB",
-        flush=True,
-    )
+    counted = f"{row['what']:18}{row['events']:>13,} events{row['seconds']:>9.1f} s"
+    print(f"{counted}{rate:>8.2f} million/s{gibibytes:>7.2f} GiB", flush=True)
 
 
 def main() -> None:

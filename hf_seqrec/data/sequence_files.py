@@ -38,7 +38,7 @@ def write_sequences(
     """
     stops = lengths.cumsum()
     n_events = int(stops[-1])
-    num_shards = num_shards or -(-n_events // _EVENTS_PER_SHARD)
+    num_shards = num_shards or min(-(-n_events // _EVENTS_PER_SHARD), len(lengths))
     if not 1 <= num_shards <= len(lengths):
         raise ValueError(
             f"`num_shards` must be between 1 and the {len(lengths):,} users, got {num_shards}: a history is not cut."
