@@ -139,6 +139,8 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
         raise ValueError(
             f"Unknown arguments in {source}: {' '.join(unknown)}. `--help` lists those that {model_type} has."
         )
+    if training.streaming and data.split != "leave_one_out":
+        raise ValueError(f"`split` must be 'leave_one_out' with `--streaming true`, got {data.split!r}.")
     return RunArguments(model, dataclasses.asdict(network), data, training)
 
 

@@ -15,8 +15,8 @@ from .data.baselines import popularity_baseline
 from .data.catalog import Catalog
 from .data.sequences import Sequences
 from .data.splits import HistoryDataset, LeaveOneOut
-from .data.time_split import GlobalTimeSplit
 from .models.modeling_seqrec import SeqRecPreTrainedModel
+from .run_data import Splits
 from .trainer import SeqRecTrainer
 
 RESULTS_FILE = "results.json"
@@ -29,7 +29,7 @@ def write_results(
     trainer: SeqRecTrainer,
     arguments: RunArguments,
     sequences: Sequences,
-    splits: LeaveOneOut | GlobalTimeSplit,
+    splits: Splits,
     metrics: dict[str, float],
 ) -> dict[str, Any]:
     r"""
@@ -40,7 +40,7 @@ def write_results(
         trainer ([`SeqRecTrainer`]): After training.
         arguments ([`RunArguments`]): What was asked for.
         sequences ([`Sequences`]): What was trained on.
-        splits ([`LeaveOneOut`] or [`GlobalTimeSplit`]): What of it was held out.
+        splits: What of it was held out, as [`~hf_seqrec.run_data.load_run_data`] returns it.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
     """
     history = trainer.state.log_history
@@ -67,7 +67,7 @@ def write_results(
     return results
 
 
-def print_results(sequences: Sequences, splits: LeaveOneOut | GlobalTimeSplit, metrics: dict[str, float]) -> None:
+def print_results(sequences: Sequences, splits: Splits, metrics: dict[str, float]) -> None:
     """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
     popularity = popularity_baseline(splits.train, splits.test)
     # Of the last items, which only leave-one-out asks for.

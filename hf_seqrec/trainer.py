@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
@@ -15,6 +16,7 @@ from .data.catalog import Catalog
 from .data.objectives import collators_for
 from .data.samplers import LengthGroupedSampler, ShuffledSampler
 from .data.splits import HistoryDataset
+from .data.streaming import StreamedHistories
 from .data.windows import sliding_windows
 from .metrics.ranking import ranking_metrics
 from .models.modeling_seqrec import SeqRecPreTrainedModel
@@ -31,7 +33,10 @@ class SeqRecTrainer(Trainer):
     Args:
         model ([`SeqRecPreTrainedModel`]): The model.
         args ([`SeqRecTrainingArguments`]): How to train.
-        train_dataset, eval_dataset: Views made by [`~hf_seqrec.data.splits.leave_one_out`].
+        train_dataset, eval_dataset:
+            Views made by [`~hf_seqrec.data.splits.leave_one_out`] or
+            [`~hf_seqrec.data.time_split.global_time_split`]; to train on also a
+            [`~hf_seqrec.data.streaming.StreamedHistories`], with this process's batch size, window, rank and workers.
         catalog ([`Catalog`], *optional*): Saved with every checkpoint, so that it can name what it recommends.
         callbacks (`list[TrainerCallback]`, *optional*): More callbacks.
 
@@ -90,6 +95,30 @@ class SeqRecTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         """Rank users in the order of the dataset; Trainer's would be grouped by length where training is."""
         return SequentialSampler(eval_dataset)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Let a stream make its batches itself: it has shared itself out among processes and workers."""
+        if not isinstance(self.train_dataset, StreamedHistories):
+            return super().get_train_dataloader()
+        loader: DataLoader = DataLoader(
+            self.train_dataset,
+            batch_size=None,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        # As one of one process, or Accelerate would share out again what is this process's share.
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+        )
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Count windows, also where the data loader counts batches."""
+        dataset = dataloader.dataset
+        return dataset.n_windows if isinstance(dataset, StreamedHistories) else super().num_examples(dataloader)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batch histories with their held-out item instead of those to learn from."""

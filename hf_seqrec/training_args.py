@@ -41,6 +41,19 @@ class SeqRecTrainingArguments(TrainingArguments):
             "choices": ["random", "group_by_length"],
         },
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read training histories from disk or the Hub as they are needed, for those that do not fit into "
+            "memory. Evaluation is in memory, on `streaming_eval_users`."
+        },
+    )
+    streaming_buffer_size: int = field(
+        default=50_000, metadata={"help": "`streaming`: windows held in memory to be shuffled together."}
+    )
+    streaming_eval_users: int = field(
+        default=10_000, metadata={"help": "`streaming`: users, drawn at random, who are evaluated."}
+    )
     early_stopping_patience: int | None = field(
         default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
     )
@@ -85,6 +98,14 @@ class SeqRecTrainingArguments(TrainingArguments):
                 f"`train_sampling_strategy` must be 'random' or 'group_by_length', got "
                 f"{self.train_sampling_strategy!r}."
             )
+        if self.streaming and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"`train_sampling_strategy` must be 'random' with `streaming`, got {self.train_sampling_strategy!r}: "
+                "to group all histories by length, they would have to be in memory."
+            )
+        for name in ("streaming_buffer_size", "streaming_eval_users"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(
                 f"`early_stopping_patience` must be at least 1, got {self.early_stopping_patience}. "

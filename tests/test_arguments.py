@@ -80,6 +80,8 @@ def test_recipes_that_are_none(tmp_path):
         ("test_from", "0.9"),
         ("keep_cold_targets", "true"),
         ("train_sampling_strategy", "sequential"),
+        ("streaming_buffer_size", "0"),
+        ("streaming_eval_users", "0"),
     ],
 )
 def test_values_out_of_range(name, value):
@@ -105,3 +107,11 @@ def test_strides_go_with_sliding_windows():
         parse_run_arguments(["--window_stride", "5"])
     with pytest.raises(ValueError, match="`test_from` must come with `--split global_time`"):
         parse_run_arguments(["--test_from", "0.9"])
+
+
+def test_streaming_goes_with_leave_one_out_in_random_order():
+    assert parse_run_arguments(["--streaming", "true"]).training.streaming
+    with pytest.raises(ValueError, match="`split` must be 'leave_one_out' with `--streaming true`"):
+        parse_run_arguments(["--streaming", "true", "--split", "global_time"])
+    with pytest.raises(ValueError, match="`train_sampling_strategy` must be 'random' with `streaming`"):
+        parse_run_arguments(["--streaming", "true", "--train_sampling_strategy", "group_by_length"])

@@ -3,13 +3,15 @@ import math
 
 import evaluate
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import TrainerCallback, set_seed
 
 import hf_seqrec.metrics.full_ranking as full_ranking_module
 from hf_seqrec import BERT4Rec, BERT4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
-from hf_seqrec.data import leave_one_out
+from hf_seqrec.data import StreamedHistories, leave_one_out, streamed_leave_one_out
 from hf_seqrec.run_folder import checkpoint_to_resume
 from hf_seqrec.trainer import SeqRecTrainer
 from hf_seqrec.training_args import SeqRecTrainingArguments
@@ -184,6 +186,91 @@ def test_sliding_windows_train_on_all_of_a_history(tmp_path):
     assert trainer.state.global_step == 1
     half = trainer_for(tmp_path / "half", sequences, window="sliding", window_stride=5)
     assert len(half.train_dataset) == 11 + 1
+
+
+def streaming_trainer(folder, dataset_folder, callbacks=(), **arguments):
+    """Make a trainer as a run with `--streaming true` does."""
+    splits = streamed_leave_one_out(
+        StreamedHistories(dataset_folder, batch_size=8, max_length=10, buffer_size=20, **stream_options(arguments)),
+        n_evaluated=100,
+    )
+    arguments = {
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 3,
+        "max_length": 10,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "streaming": True,
+    } | arguments
+    return SeqRecTrainer(
+        small_model(splits.test.sequences.catalog.vocab_size),
+        SeqRecTrainingArguments(output_dir=str(folder), **arguments),
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        callbacks=list(callbacks),
+    )
+
+
+def stream_options(arguments):
+    return {"window": arguments.get("window", "last"), "num_workers": arguments.get("dataloader_num_workers", 0)}
+
+
+@pytest.fixture
+def walks_folder(tmp_path):
+    """Write the histories of `walks()` into two shards of row groups of 10 users."""
+    sequences = walks()
+    folder = tmp_path / "walks"
+    (folder / "sequences").mkdir(parents=True)
+    sequences.catalog.save(folder)
+    (folder / "statistics.json").write_text(json.dumps({"n_users": 40}))
+    histories = pa.array([sequences.history(user).tolist() for user in range(40)], pa.list_(pa.int32()))
+    for first in (0, 20):
+        table = pa.table(
+            {"user_id": sequences.user_ids[first : first + 20], "item_ids": histories[first : first + 20]}
+        )
+        pq.write_table(table, folder / f"sequences/part-{first}.parquet", row_group_size=10)
+    return folder
+
+
+@pytest.mark.parametrize("window", ["last", "random"])
+@pytest.mark.parametrize("stop_at", [5, 8], ids=["end of an epoch", "middle of an epoch"])
+def test_a_resumed_streamed_run_equals_an_uninterrupted_one(tmp_path, walks_folder, stop_at, window):
+    arguments = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "window": window,
+    }
+    whole = streaming_trainer(tmp_path / "whole", walks_folder, **arguments)
+    whole.train()
+    streaming_trainer(tmp_path / "parts", walks_folder, [StopAt(stop_at)], **arguments).train()
+    set_seed(99)
+    resumed = streaming_trainer(tmp_path / "parts", walks_folder, **arguments)
+    resumed.train(resume_from_checkpoint=checkpoint_to_resume(str(tmp_path / "parts"), "true"))
+    # 40 users in batches of 8: 5 steps an epoch, as in memory.
+    assert resumed.state.global_step == whole.state.global_step == 15
+    assert whole.num_examples(whole.get_train_dataloader()) == 40
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_streaming_reads_every_epoch_anew(tmp_path, walks_folder):
+    trainer = streaming_trainer(tmp_path / "run", walks_folder, window="sliding")
+    batches = []
+    for epoch in (0, 1):
+        loader = trainer.get_train_dataloader()
+        loader.set_epoch(epoch)
+        batches.append(list(loader))
+        assert len(batches[-1]) == len(loader) == len(trainer.train_dataset)
+    asked = [
+        sorted(label for batch in epoch for label in batch["labels"].flatten().tolist() if label > 0)
+        for epoch in batches
+    ]
+    in_memory = trainer_for(tmp_path / "memory", walks(), window="sliding").get_train_dataloader()
+    expected = sorted(label for batch in in_memory for label in batch["labels"].flatten().tolist() if label > 0)
+    assert asked == [expected, expected]
+    assert not torch.equal(batches[0][0]["input_ids"], batches[1][0]["input_ids"])
 
 
 def test_evaluation_is_not_reordered(tmp_path):

@@ -19,10 +19,10 @@ from transformers import AutoModel, set_seed
 from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
-from hf_seqrec.data import resolve_dataset
 from hf_seqrec.model_card import write_model_card
 from hf_seqrec.processors import use_processors
 from hf_seqrec.report import print_recommendations, print_results, write_results
+from hf_seqrec.run_data import load_run_data
 from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
 from hf_seqrec.trainer import SeqRecTrainer
 
@@ -41,14 +41,9 @@ def main() -> None:
         use_processors(args.cpu_threads, processes.num_processes)
 
     with processes.main_process_first():
-        sequences = resolve_dataset(
-            arguments.data.dataset,
-            args.output_dir,
-            timestamps=arguments.data.split == "global_time",
-            **arguments.data.log_options(),
-        )
-    processes.print(f"Dataset {arguments.data.dataset}: {sequences}")
-    splits = arguments.data.cut(sequences)
+        sequences, splits = load_run_data(arguments)
+    sampled = " (those who are evaluated)" if args.streaming else ""
+    processes.print(f"Dataset {arguments.data.dataset}: {sequences}{sampled}")
 
     config_cls = config_class(arguments.model.model_type)
     vocab_size = config_cls.vocab_size_for(sequences.catalog.n_items)

@@ -8,10 +8,11 @@ import numpy.typing as npt
 from hf_seqrec.metrics import ranking_metrics
 
 from .splits import HistoryDataset
+from .streaming import StreamedHistories
 
 
 def popularity_baseline(
-    train: HistoryDataset, evaluation: HistoryDataset, ks: Sequence[int] = (1, 5, 10, 20)
+    train: HistoryDataset | StreamedHistories, evaluation: HistoryDataset, ks: Sequence[int] = (1, 5, 10, 20)
 ) -> dict[str, float]:
     r"""
     Metrics of recommending the most popular items to everyone: `hr@k`, `ndcg@k`, `mrr@k`, each also `..._with_seen`.
@@ -20,7 +21,7 @@ def popularity_baseline(
     (never the target itself); `_with_seen` ranks the full catalog. Ranks start at 0 and ties count against the target.
 
     Args:
-        train (`HistoryDataset`): The training view of `leave_one_out`.
+        train (`HistoryDataset` or `StreamedHistories`): The training view of a split.
         evaluation (`HistoryDataset`): Its validation or test view.
         ks (`Sequence[int]`): Cut-offs.
 
@@ -33,7 +34,7 @@ def popularity_baseline(
 
 
 def popularity_ranks(
-    train: HistoryDataset, evaluation: HistoryDataset
+    train: HistoryDataset | StreamedHistories, evaluation: HistoryDataset
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Ranks of the targets by popularity, `(n,)` each: with the history excluded, and with it."""
     targets = evaluation.targets

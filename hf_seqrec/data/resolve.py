@@ -1,4 +1,4 @@
-"""From what a user writes after `--dataset` to sequences in memory."""
+"""From what a user writes after `--dataset` to a dataset folder, and to sequences in memory."""
 
 import dataclasses
 import hashlib
@@ -45,10 +45,22 @@ def resolve_dataset(
     6,040 users / 3,416 items / 999,611 interactions
     ```
     """
+    folder = resolve_folder(name_or_path, output_dir, **options)
+    try:
+        return load_sequences(folder, timestamps=timestamps)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'`dataset` must be "{SYNTHETIC}", a dataset folder, the id of a dataset on the Hub, or a file of '
+            f"interactions ({', '.join(ENDINGS)}), got {str(name_or_path)!r}. {error}"
+        ) from error
+
+
+def resolve_folder(name_or_path: str | Path, output_dir: str | Path, **options: Any) -> str:
+    """Return the folder of a dataset (built first where it is a log) or its id on the Hub; see [`resolve_dataset`]."""
     options = {name: value for name, value in options.items() if value is not None}
     path, built = Path(name_or_path), Path(output_dir) / "dataset"
     if path.is_file():
-        return _from_log(path, built, InteractionsArguments(**options), timestamps)
+        return _from_log(path, built, InteractionsArguments(**options))
     if options:
         raise ValueError(
             f"`{'`, `'.join(options)}` must be left out unless the dataset is a file of interactions; {name_or_path} "
@@ -58,24 +70,18 @@ def resolve_dataset(
         fingerprint = _fingerprint(SYNTHETIC)
         if not _was_built(built, fingerprint):
             build_synthetic(built, fingerprint=fingerprint)
-        return load_sequences(built, timestamps=timestamps)
+        return str(built)
     if path.suffix.lower() in ENDINGS:
         raise FileNotFoundError(f"`dataset` must be a file of interactions that exists, there is none at {path}.")
-    try:
-        return load_sequences(name_or_path, timestamps=timestamps)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'`dataset` must be "{SYNTHETIC}", a dataset folder, the id of a dataset on the Hub, or a file of '
-            f"interactions ({', '.join(ENDINGS)}), got {str(name_or_path)!r}. {error}"
-        ) from error
+    return str(name_or_path)
 
 
-def _from_log(log: Path, built: Path, arguments: InteractionsArguments, timestamps: bool) -> Sequences:
+def _from_log(log: Path, built: Path, arguments: InteractionsArguments) -> str:
     items = Path(arguments.items) if arguments.items else log.with_suffix(".item")
     fingerprint = _fingerprint(dataclasses.asdict(arguments), _state(log), _state(items))
     if not _was_built(built, fingerprint):
         build_dataset(log, built, arguments, fingerprint=fingerprint)
-    return load_sequences(built, timestamps=timestamps)
+    return str(built)
 
 
 def _fingerprint(*parts: Any) -> str:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,7 @@ class StreamedHistories(IterableDataset):
         folder: str | Path,
         batch_size: int,
         max_length: int,
-        window: Literal["last", "random", "sliding"] = "last",
+        window: str = "last",
         stride: int | None = None,
         seed: int = 0,
         buffer_size: int = 50_000,

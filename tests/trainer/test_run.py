@@ -74,6 +74,7 @@ def test_from_a_log_to_recommendations(log, tmp_path):
     assert "hidden_size: 16 there, 8 here" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_global_time_cut_is_stated_beside_the_numbers(log, tmp_path):
     # All users begin at 1,000,000 and have 6 to 14 events, one a minute.
     output_dir = tmp_path / "run"
@@ -88,8 +89,24 @@ def test_a_global_time_cut_is_stated_beside_the_numbers(log, tmp_path):
     assert results["split_counts"]["users evaluated"] == 30
     assert "Test, 30 users" in answer.stdout
     for text in (answer.stdout, (output_dir / "README.md").read_text()):
-        assert results["protocol"] in text
+        assert results["protocol"].split(", full ranking")[0] in text
         assert "cold users (no training event), not evaluated: 0" in text
+
+
+@pytest.mark.slow
+def test_streaming(log, tmp_path):
+    output_dir = tmp_path / "run"
+    sampled = ["--streaming", "true", "--streaming_eval_users", "25", "--num_train_epochs", "1"]
+    answer = run(log, output_dir, *sampled)
+    assert answer.returncode == 0, answer.stderr
+    results = json.loads((output_dir / "results.json").read_text())
+    assert results["protocol"].startswith("leave-one-out")
+    assert "evaluated on users drawn at random" in results["protocol"]
+    assert results["split_counts"]["users trained on"] == 40
+    assert results["split_counts"]["users evaluated"] == 25
+    assert results["statistics"]["n_users"] == 40
+    assert results["best_step"] == 5
+    assert "Test, 25 users" in answer.stdout
 
 
 @pytest.mark.slow
