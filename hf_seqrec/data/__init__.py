@@ -33,6 +33,7 @@ _WHERE = {
     "InteractionsArguments": "interactions",
     "BuildArguments": "build",
     "build_dataset": "build",
+    "extend_dataset": "extend",
     "About": "dataset_card",
     "RawFile": "raw_files",
     "resolve_dataset": "resolve",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,17 +44,50 @@ def write_sequences(
         raise ValueError(
             f"`num_shards` must be between 1 and the {len(lengths):,} users, got {num_shards}: a history is not cut."
         )
-    stream = _Events(events)
-    for shard, (first, last) in enumerate(_parts(stops, num_shards)):
-        path = folder / f"part-{shard:05d}.parquet"
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False) as file:
-            before = int(stops[first - 1]) if first else 0
-            in_shard = stops[first:last] - before
+    stream = EventStream(events, ("row", "timestamp"))
+    with HistoryFiles(folder) as files:
+        for shard, (first, last) in enumerate(_parts(stops, num_shards)):
+            in_shard = stops[first:last] - (int(stops[first - 1]) if first else 0)
             groups = min(-(-int(in_shard[-1]) // _EVENTS_PER_ROW_GROUP), last - first)
             for begin, end in _parts(in_shard, groups):
                 users = slice(first + begin, first + end)
-                file.write_table(_table(user_ids[users], lengths[users], stream))
-    stream.check_is_over()
+                rows, timestamps = stream.take(int(lengths[users].sum()))
+                table = histories_table(user_ids[users], lengths[users], rows, timestamps)
+                files.write(f"part-{shard:05d}.parquet", table)
+    assert not stream.has_more(), "more events than the histories are long"
+
+
+class HistoryFiles:
+    """Parquet files of histories in one folder, written one after the other, a row group at a time."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.name: str | None = None
+        self.writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "HistoryFiles":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Write a row group into this file; another name than before begins the next file."""
+        if name != self.name:
+            if self.writer is not None:
+                self.writer.close()
+            self.name = name
+            self.writer = pq.ParquetWriter(self.folder / name, SCHEMA, compression="zstd", use_dictionary=False)
+        assert self.writer is not None
+        self.writer.write_table(table)
+
+
+def histories_table(user_ids: pa.Array, lengths: npt.NDArray[np.int64], rows: Any, timestamps: Any) -> pa.Table:
+    """Give users' histories as a table: `user_ids` and `lengths` `(n_users,)`, all events `(n_events,)` in order."""
+    offsets = pa.array(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
+    values = (rows.cast(pa.int32()), timestamps.cast(pa.int64()))
+    return pa.table([user_ids, *(pa.ListArray.from_arrays(offsets, array) for array in values)], schema=SCHEMA)
 
 
 def _parts(stops: npt.NDArray[np.int64], n: int) -> list[tuple[int, int]]:
@@ -65,32 +99,52 @@ def _parts(stops: npt.NDArray[np.int64], n: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
 
 
-def _table(user_ids: pa.Array, lengths: npt.NDArray[np.int64], stream: "_Events") -> pa.Table:
-    rows, timestamps = stream.take(int(lengths.sum()))
-    offsets = pa.array(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
-    lists = [pa.ListArray.from_arrays(offsets, values) for values in (rows, timestamps)]
-    return pa.table([user_ids, *lists], schema=SCHEMA)
-
-
-class _Events:
+class EventStream:
     """Takes so many events at a time from batches of any size."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch]):
-        self.batches, self.rest = batches, None
+    def __init__(self, batches: Iterator[pa.RecordBatch], columns: tuple[str, ...]):
+        self.batches, self.columns = iter(batches), columns
+        self.rest: pa.RecordBatch | None = None
 
-    def take(self, n: int) -> tuple[pa.Array, pa.Array]:
-        """Give the rows and timestamps of the next n events."""
+    def has_more(self) -> bool:
+        """Whether an event is left."""
+        while self.rest is None or not len(self.rest):
+            self.rest = next(self.batches, None)
+            if self.rest is None:
+                return False
+        return True
+
+    def take(self, n: int) -> list[pa.Array]:
+        """Give the columns of the next n events."""
         taken: list[pa.RecordBatch] = []
-        while n:
-            batch = self.rest if self.rest is not None and len(self.rest) else next(self.batches)
-            taken.append(batch.slice(0, n))
-            self.rest = batch.slice(len(taken[-1]))
+        while n and self.has_more():
+            assert self.rest is not None
+            taken.append(self.rest.slice(0, n))
+            self.rest = self.rest.slice(len(taken[-1]))
             n -= len(taken[-1])
-        table = pa.Table.from_batches(taken).combine_chunks()
-        rows, timestamps = table["row"].chunk(0), table["timestamp"].chunk(0)
-        return rows.cast(pa.int32()), timestamps.cast(pa.int64())
+        assert not n, f"{n} events are missing"
+        return self._columns(taken)
 
-    def check_is_over(self) -> None:
-        """Let a producer of events finish; there is none left."""
-        left = sum(len(batch) for batch in self.batches) + (len(self.rest) if self.rest is not None else 0)
-        assert left == 0, f"{left} events more than the histories are long"
+    def take_users(self, stop: int) -> list[npt.NDArray[np.int64]]:
+        """Give the columns of all events of users before `stop`; the first column is the user, rising."""
+        taken: list[pa.RecordBatch] = []
+        while self.has_more():
+            assert self.rest is not None
+            n = int(np.searchsorted(self.rest[self.columns[0]].to_numpy(), stop))
+            taken.append(self.rest.slice(0, n))
+            self.rest = self.rest.slice(n)
+            if len(self.rest):
+                break
+        return [column.to_numpy(zero_copy_only=False).astype(np.int64) for column in self._columns(taken)]
+
+    def user_after(self, first: int) -> int:
+        """Give a user before whom there is about a row group of events, one after `first` or more."""
+        assert self.rest is not None, "ask `has_more` first"
+        users = self.rest[self.columns[0]]
+        return max(int(users[min(len(users), _EVENTS_PER_ROW_GROUP) - 1].as_py()), first) + 1
+
+    def _columns(self, taken: list[pa.RecordBatch]) -> list[pa.Array]:
+        if not taken:
+            return [pa.array([], pa.int64()) for _ in self.columns]
+        table = pa.Table.from_batches(taken)
+        return [table[name].combine_chunks() for name in self.columns]

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_seqrec.data.sequence_files as sequence_files
@@ -15,6 +15,7 @@ def batches(n, sizes):
     return (events.slice(start, stop - start) for start, stop in zip(starts, [*starts[1:], n], strict=True))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.data())
 def test_every_event_once_in_any_number_of_files(tmp_path_factory, lengths, data):
     folder = tmp_path_factory.mktemp("sequences")
