@@ -1,4 +1,8 @@
+import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +68,73 @@ def test_something_else_is_refused(tmp_path):
         with pytest.raises(FileExistsError, match=message), replacing_folder(tmp_path / name):
             pass
     assert names(tmp_path) == ["file", "project", "run"]
+
+
+def test_another_process_is_writing_there(tmp_path):
+    output = tmp_path / "out"
+    with replacing_folder(output) as folder:
+        finish(folder)
+        code = f"""
+from hf_seqrec.data.dataset_folder import replacing_folder
+try:
+    with replacing_folder({str(output)!r}):
+        pass
+except FileExistsError as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "is being written by another process" in done.stdout
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_killed_build_leaves_what_was_there(tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    finish(output, "old")
+    code = f"""
+import os, signal
+from hf_seqrec.data.dataset_folder import replacing_folder
+with replacing_folder({str(output)!r}) as folder:
+    (folder / "catalog.parquet").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert (output / "catalog.parquet").read_text() == "old"
+    assert len(names(tmp_path)) == 3
+    # The next one finds nobody at work, and cleans up.
+    with replacing_folder(output) as folder:
+        finish(folder)
+    assert names(tmp_path) == ["out"]
+    assert (output / "catalog.parquet").read_text() == "new"
+
+
+def test_killed_between_the_two_renames(tmp_path):
+    (tmp_path / ".out.x.old" / "out").mkdir(parents=True)
+    finish(tmp_path / ".out.x.old" / "out", "old")
+
+    def fail():
+        with replacing_folder(tmp_path / "out"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (tmp_path / "out" / "catalog.parquet").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("no space left")])
+def test_a_full_disk(tmp_path, error):
+    output = tmp_path / "out"
+    output.mkdir()
+    finish(output, "old")
+
+    def fill():
+        with replacing_folder(output) as folder:
+            (folder / "part").write_bytes(bytes(20_000_000))
+            raise error
+
+    with pytest.raises(OSError, match=r"is full: 0\.02 GB were written when .* 40 bytes for each event") as raised:
+        fill()
+    assert raised.value.errno == errno.ENOSPC
+    assert names(tmp_path) == ["out"]
+    assert (output / "catalog.parquet").read_text() == "old"
