@@ -93,7 +93,7 @@ def load_sequences(folder: str | Path, revision: str | None = None, timestamps: 
     """
     path = Path(folder)
     if not path.is_dir():
-        path = _fetch(str(folder), revision)
+        path = fetch_dataset(str(folder), revision, [CATALOG_FILE, STATISTICS_FILE, f"{SEQUENCES_FOLDER}/*.parquet"])
     if not is_dataset_folder(path):
         raise FileNotFoundError(
             f"`folder` must be a dataset folder, with {CATALOG_FILE} and {SEQUENCES_FOLDER}/*.parquet; {path} is not. "
@@ -121,11 +121,11 @@ def is_dataset_folder(path: Path) -> bool:
     return (path / CATALOG_FILE).is_file() and any((path / SEQUENCES_FOLDER).glob("*.parquet"))
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def fetch_dataset(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """Download those files of a dataset on the Hub that match a pattern, and return the folder they are in."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [CATALOG_FILE, STATISTICS_FILE, f"{SEQUENCES_FOLDER}/*.parquet"]
     try:
         return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .catalog import CATALOG_FILE, Catalog
-from .sequences import SEQUENCES_FOLDER, STATISTICS_FILE, Sequences, flat_lists
+from .sequences import SEQUENCES_FOLDER, STATISTICS_FILE, Sequences, fetch_dataset, flat_lists
 from .splits import HistoryBatch, HistoryDataset, leave_one_out, training_stops
 from .windows import check_stride, count_windows, cut_into_windows
 
@@ -394,6 +394,8 @@ def _address(folder: str | Path) -> str:
         return text.rstrip("/")
     if os.path.isdir(text) or text.count("/") != 1 or text.startswith((".", "/")):
         return os.path.abspath(text)
+    # The smallest file first: where there is no such dataset, or no connection, this says so.
+    fetch_dataset(text, None, [CATALOG_FILE])
     return f"hf://datasets/{text}"
 
 

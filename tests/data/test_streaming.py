@@ -17,6 +17,7 @@ from hf_seqrec.data import (
     popularity_baseline,
     sliding_windows,
     streamed_leave_one_out,
+    streaming,
 )
 from hf_seqrec.data.streaming import ShardedHistories
 
@@ -221,6 +222,18 @@ def test_other_file_systems(folder):
     memory.put(str(folder), "/streamed", recursive=True)
     there = stream_of("memory://streamed")
     assert windows_of(there) == windows_of(stream_of(folder))
+
+
+def test_a_dataset_on_the_hub_is_read_where_it_is(monkeypatch):
+    asked = []
+    monkeypatch.setattr(streaming, "fetch_dataset", lambda *request: asked.append(request))
+    assert streaming._address("org/listening") == "hf://datasets/org/listening"
+    assert asked == [("org/listening", None, ["catalog.parquet"])]
+
+
+def test_neither_a_folder_nor_on_the_hub():
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing-of-the-kind' is neither"):
+        stream_of("nobody/nothing-of-the-kind")
 
 
 def test_wrong_arguments(folder, tmp_path):
