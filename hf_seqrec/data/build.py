@@ -37,7 +37,8 @@ class BuildArguments:
         },
     )
     memory_limit: str | None = field(
-        default=None, metadata={"help": "What the engine may take, such as 6GB. DuckDB takes most of the memory if left out."}
+        default=None,
+        metadata={"help": "What the engine may take, such as 6GB. DuckDB takes most of the memory if left out."},
     )
     num_shards: int | None = field(
         default=None, metadata={"help": "Parquet files of the sequences. One for each 25 million events if left out."}

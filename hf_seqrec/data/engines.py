@@ -174,6 +174,7 @@ class SparkEngine:
         session.conf.set("spark.sql.session.timeZone", "UTC")
         self.session = session
         self.con = backend.connect(session)
+        self.tables: list[str] = []
 
     def read(self, raw: RawFile, columns: list[str]) -> "tuple[ibis.Table, Rejected]":
         """Give columns of a file as a table with `file_order` (int64, rising), and what of it is no record."""
@@ -186,6 +187,7 @@ class SparkEngine:
         name = ibis.util.gen_name("log")
         numbered = frame.withColumn("file_order", functions.monotonically_increasing_id())
         numbered.write.saveAsTable(name, format="parquet")
+        self.tables.append(name)
         table = self.con.table(name)
         if raw.format != "delimited":
             return table.select(*columns, "file_order"), Rejected()
@@ -222,11 +224,14 @@ class SparkEngine:
         """Compute a table into one of its own, whose name begins with `name`."""
         import ibis
 
-        return self.con.create_table(ibis.util.gen_name(name), table)
+        self.tables.append(ibis.util.gen_name(name))
+        return self.con.create_table(self.tables[-1], table)
 
     def drop(self, table: "ibis.Table") -> None:
         """Forget a materialised table."""
-        self.session.sql(f"DROP TABLE `{table.get_name()}`")
+        name = table.get_name().split(".")[-1]
+        self.session.sql(f"DROP TABLE `{name}`")
+        self.tables.remove(name)
 
     def stream(self, table: "ibis.Table") -> "Iterator[pa.RecordBatch]":
         """Compute a table batch by batch, in its order."""
@@ -242,6 +247,8 @@ class SparkEngine:
 
     def close(self) -> None:
         """Let go of the tables, and of the session if it is ours."""
+        for name in self.tables:
+            self.session.sql(f"DROP TABLE `{name}`")
         if self._is_ours:
             self.con.disconnect()
 

@@ -19,13 +19,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def session():
+def session(tmp_path_factory):
     from pyspark.sql import SparkSession
 
     session = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.shuffle.partitions", "4")
+        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("tables")))
         # Many partitions of a small file: their order must be that of the file.
         .config("spark.sql.files.maxPartitionBytes", "20000")
         .config("spark.driver.bindAddress", "127.0.0.1")
@@ -33,6 +34,8 @@ def session():
         .getOrCreate()
     )
     yield session
+    # Whatever was built: nothing of it stays in somebody's session.
+    assert session.catalog.listTables() == []
     session.stop()
 
 
