@@ -114,11 +114,11 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             log.unlink()
     if arguments.ml_1m:
         n_events = sum(1 for _ in arguments.ml_1m.open("rb")) - 1
-        log = str(arguments.ml_1m)
+        paths = [str(arguments.ml_1m), str(folder / "ml"), arguments.memory_limit]
         for _ in range(3):
-            add("hf_seqrec, ML-1M", n_events, sys.executable, OURS, log, str(folder / "ml"), arguments.memory_limit)
+            add("hf_seqrec, ML-1M", n_events, sys.executable, OURS, *paths)
             if arguments.recbole_python:
-                add("RecBole, ML-1M", n_events, arguments.recbole_python, RECBOLE, log)
+                add("RecBole, ML-1M", n_events, arguments.recbole_python, RECBOLE, paths[0])
     return rows
 
 
