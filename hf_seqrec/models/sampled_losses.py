@@ -1,0 +1,275 @@
+"""Training objectives against a few negatives instead of the whole catalog: no `(positions, n, d)` tensor exists."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+# Scores against shared negatives held at once: 2**23 float32 are 32 MiB. Beyond, they are computed again backward.
+_SCORES_AT_ONCE = 2**23
+# Numbers of gathered embeddings held at once: 2**19 float32 are 2 MiB, which stay in a second-level cache.
+_GATHERED_AT_ONCE = 2**19
+
+
+def sampled_softmax_loss(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    negatives_log_q: Tensor,
+    bias: Tensor | None = None,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    r"""
+    Cross-entropy of the right item against sampled negatives, with the log-q correction (a scalar).
+
+    A negative's score is lowered by the logarithm of how often it is expected among the n draws, `log(n q)`, so that
+    the negatives' exponentials sum, in expectation, to those of all other items: the more negatives, the nearer to the
+    full softmax (Bengio and Senecal 2008, https://doi.org/10.1109/TNN.2007.912312; Jean et al. 2015, Section 3,
+    https://arxiv.org/abs/1412.2007). The right item is there once and not drawn, so its score stays as it is (Blanc
+    and Rendle 2018, Section 2, https://arxiv.org/abs/1712.00527).
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(m, d)`): Encoder output at the positions that carry a label.
+        item_embeddings (`torch.Tensor` of shape `(v, d)`): Output embedding of every catalog row.
+        labels (`torch.LongTensor` of shape `(m,)`): Right item of each position.
+        negatives (`torch.LongTensor` of shape `(m, n)` or `(n,)`): Rows drawn with replacement for each position, or
+            once for all. Where one of them is the right item it is left out.
+        negatives_log_q (`torch.Tensor` of the shape of `negatives`): Log-probability of each to be drawn.
+        bias (`torch.Tensor` of shape `(v,)`, *optional*): Added to the scores.
+        num_items_in_batch (`int` or scalar tensor, *optional*): Divides the sum instead of `m`, as Trainer does it to
+            average over accumulated batches and over processes.
+
+    Raises:
+        ValueError: if there is no position, or shapes do not fit.
+    """
+    if negatives_log_q.shape != negatives.shape:
+        raise ValueError(
+            f"`negatives_log_q` must have the shape of `negatives`, {tuple(negatives.shape)}, "
+            f"got {tuple(negatives_log_q.shape)}."
+        )
+    log_expected = negatives_log_q + math.log(negatives.shape[-1])
+
+    def losses(right: Tensor, wrong: Tensor, log_expected: Tensor) -> Tensor:
+        return torch.cat([right[:, None], wrong - log_expected], dim=1).logsumexp(dim=1) - right
+
+    return _mean_over_positions(
+        losses, hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, log_expected
+    )
+
+
+def bce_loss(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None = None,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    r"""
+    Binary cross-entropy of the right item (1) and sampled negatives (0), a mean over these n + 1 (a scalar).
+
+    SASRec's loss, with one negative (Kang and McAuley 2018, Equation 6, https://arxiv.org/abs/1808.09781; there the
+    two are summed, which is twice as much). Arguments as in [`sampled_softmax_loss`].
+
+    Raises:
+        ValueError: if there is no position, or shapes do not fit.
+    """
+    return _bce(hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, beta=1.0)
+
+
+def gbce_loss(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    t: float,
+    n_items: int,
+    bias: Tensor | None = None,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    r"""
+    Binary cross-entropy in which the right item's probability is raised to the power of beta (a scalar).
+
+    `beta = alpha (t (1 - 1 / alpha) + 1 / alpha)`, `alpha = n / (n_items - 1)`, undoes what sampling n negatives adds
+    to the predicted probabilities: all of it with `t=1`, nothing with `t=0`, which is [`bce_loss`] (Petrov and
+    Macdonald 2023, Equations 11 to 18, https://arxiv.org/abs/2308.07192). As `-log(sigmoid(s)^beta)` it is
+    `beta softplus(-s)`, which no score can overflow. Arguments as in [`sampled_softmax_loss`], and:
+
+    Args:
+        t (`float`): Calibration, in [0, 1].
+        n_items (`int`): Items of the catalog.
+
+    Raises:
+        ValueError: if there is no position, or shapes do not fit.
+    """
+    beta = gbce_beta(negatives.shape[-1], n_items, t)
+    return _bce(hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, beta)
+
+
+def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
+    """
+    Return gBCE's power of the right item's probability, see [`gbce_loss`].
+
+    Example:
+
+    ```python
+    >>> gbce_beta(n_negatives=1, n_items=101, t=0.5)
+    0.505
+    ```
+    """
+    alpha = n_negatives / max(n_items - 1, 1)
+    # alpha (t (1 - 1 / alpha) + 1 / alpha), multiplied out.
+    return t * (alpha - 1) + 1
+
+
+def bpr_loss(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None = None,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    r"""
+    `-log sigmoid(score of the right item - score of a negative)`, a mean over the negatives (a scalar).
+
+    Bayesian personalised ranking (Rendle et al. 2009, Section 4, https://arxiv.org/abs/1205.2618), without its
+    regularisation, which is the optimizer's weight decay. Arguments as in [`sampled_softmax_loss`].
+
+    Raises:
+        ValueError: if there is no position, or shapes do not fit.
+    """
+
+    def losses(right: Tensor, wrong: Tensor) -> Tensor:
+        return F.softplus(wrong - right[:, None]).sum(dim=1) / _n_kept(wrong).clamp(min=1)
+
+    return _mean_over_positions(losses, hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch)
+
+
+def _bce(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None,
+    num_items_in_batch: Tensor | int | None,
+    beta: float,
+) -> Tensor:
+    def losses(right: Tensor, wrong: Tensor) -> Tensor:
+        return (beta * F.softplus(-right) + F.softplus(wrong).sum(dim=1)) / (1 + _n_kept(wrong))
+
+    return _mean_over_positions(losses, hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch)
+
+
+def _n_kept(wrong: Tensor) -> Tensor:
+    """Count the negatives of each position that are not its right item; those that are have a score of -inf."""
+    return (wrong != -torch.inf).sum(dim=1)
+
+
+def _mean_over_positions(
+    losses: Callable[..., Tensor],
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None,
+    num_items_in_batch: Tensor | int | None,
+    *of_negatives: Tensor,
+) -> Tensor:
+    r"""
+    Score the right items and the negatives, and average a loss over the positions.
+
+    Args:
+        losses (`Callable`): Makes `(m,)` losses of the right items' scores `(m,)`, the negatives' `(m, n)`, -inf where
+            a negative is the right item, and the `of_negatives`.
+        of_negatives (`torch.Tensor` of the shape of `negatives`): More that is known of the negatives.
+    """
+    m = len(labels)
+    if m == 0:
+        raise ValueError("No position carries a label, so there is nothing to learn: every label is -100.")
+    if negatives.dim() not in (1, 2) or (negatives.dim() == 2 and len(negatives) != m) or not negatives.numel():
+        raise ValueError(
+            f"`negatives` must have the shape (n,), the same for all positions, or ({m}, n), n for each of the "
+            f"labelled positions, got {tuple(negatives.shape)}."
+        )
+    if num_items_in_batch is None:
+        num_items_in_batch = m
+    elif isinstance(num_items_in_batch, Tensor):
+        num_items_in_batch = num_items_in_batch.to(hidden_states.device)
+
+    if negatives.dim() == 2:
+        rows = torch.cat([labels[:, None], negatives], dim=1)  # [m, 1 + n]
+        scores = _RowScores.apply(hidden_states, item_embeddings, rows)
+        if bias is not None:
+            scores = scores + bias[rows]
+        wrong = scores[:, 1:].masked_fill(negatives == labels[:, None], -torch.inf)
+        return losses(scores[:, 0], wrong, *of_negatives).sum() / num_items_in_batch
+
+    rows = torch.cat([labels, negatives])
+    right_items, wrong_items = F.embedding(rows, item_embeddings).split([m, len(negatives)])
+    right_bias = wrong_bias = None
+    if bias is not None:
+        right_bias, wrong_bias = bias[rows].split([m, len(negatives)])
+
+    def chunk_loss(hidden: Tensor, items: Tensor, right_bias: Tensor | None, label: Tensor) -> Tensor:
+        right, wrong = _in_float32((hidden * items).sum(dim=1)), _in_float32(hidden @ wrong_items.T)
+        if right_bias is not None and wrong_bias is not None:
+            right, wrong = right + right_bias, wrong + wrong_bias
+        wrong = wrong.masked_fill(negatives == label[:, None], -torch.inf)
+        return losses(right, wrong, *of_negatives).sum()
+
+    chunk = max(1, _SCORES_AT_ONCE // len(negatives))
+    if m <= chunk:
+        return chunk_loss(hidden_states, right_items, right_bias, labels) / num_items_in_batch
+    total = torch.zeros((), device=hidden_states.device)
+    for start in range(0, m, chunk):
+        part = slice(start, start + chunk)
+        inputs = hidden_states[part], right_items[part], None if right_bias is None else right_bias[part], labels[part]
+        total = total + checkpoint(chunk_loss, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return total / num_items_in_batch
+
+
+def _in_float32(scores: Tensor) -> Tensor:
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+class _RowScores(torch.autograd.Function):
+    """Scores `(m, c)` of rows `(m, c)`, other ones at each position; gathered again backward, never all at once."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_states: Tensor, item_embeddings: Tensor, rows: Tensor) -> Tensor:
+        hidden = hidden_states.to(item_embeddings.dtype)
+        scores = torch.empty(rows.shape, dtype=item_embeddings.dtype, device=hidden.device)
+        for part in _RowScores._chunks(rows, hidden.shape[1]):
+            scores[part] = (item_embeddings[rows[part]] * hidden[part, None]).sum(dim=2)
+        ctx.save_for_backward(hidden, item_embeddings, rows)
+        ctx.hidden_dtype = hidden_states.dtype
+        return _in_float32(scores)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_scores: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden, items, rows = ctx.saved_tensors
+        grad_scores = grad_scores.to(items.dtype)
+        grad_hidden = grad_items = None
+        if ctx.needs_input_grad[0]:
+            # The weighted sum of each position's rows.
+            grad_hidden = F.embedding_bag(rows, items, per_sample_weights=grad_scores, mode="sum")
+            grad_hidden = grad_hidden.to(ctx.hidden_dtype)
+        if ctx.needs_input_grad[1]:
+            grad_items = torch.zeros_like(items)
+            for part in _RowScores._chunks(rows, hidden.shape[1]):
+                grads = grad_scores[part, :, None] * hidden[part, None]
+                grad_items.index_add_(0, rows[part].flatten(), grads.flatten(0, 1))
+        return grad_hidden, grad_items, None
+
+    @staticmethod
+    def _chunks(rows: Tensor, d: int) -> list[slice]:
+        size = max(1, _GATHERED_AT_ONCE // (rows.shape[1] * d))
+        return [slice(start, start + size) for start in range(0, len(rows), size)]
