@@ -17,8 +17,9 @@ from .data.splits import LeaveOneOut, leave_one_out
 from .data.time_split import GlobalTimeSplit, global_time_split
 from .training_args import SeqRecTrainingArguments
 
-# Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe.
-_NOT_IN_RECIPES = {"vocab_size", "pad_token_id", "use_cache"}
+# Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe, and those
+# that record the training arguments.
+_NOT_IN_RECIPES = {"vocab_size", "pad_token_id", "use_cache", "item_loss", "num_negatives", "gbce_t"}
 
 
 @dataclass

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from .data.catalog import Catalog
+from .data.negatives import NegativesCollator
 from .data.objectives import collators_for
+from .data.prefixes import every_prefix
 from .data.samplers import LengthGroupedSampler, ShuffledSampler
 from .data.splits import HistoryDataset
 from .data.streaming import StreamedHistories
@@ -64,7 +66,14 @@ class SeqRecTrainer(Trainer):
             )
         # Of a sliding window the collators take all there is.
         window = "last" if args.window == "sliding" else args.window
-        self.collators = collators_for(model.config, args.max_length, window, args.seed)
+        self.collators = collators_for(model.config, args.max_length, window, args.seed, args.train_on)
+        if train_dataset is not None:
+            model.config.item_loss, model.config.gbce_t = args.loss, args.gbce_t
+            model.config.num_negatives = args.num_negatives
+            if args.loss != "full_softmax":
+                self.collators = self.collators._replace(training=self._with_negatives(model, args, train_dataset))
+        if args.train_on == "every_prefix" and isinstance(train_dataset, HistoryDataset):
+            train_dataset = every_prefix(train_dataset, args.max_length)
         if args.window == "sliding" and isinstance(train_dataset, HistoryDataset):
             train_dataset = sliding_windows(train_dataset, args.max_length, args.window_stride)
         callbacks = list(callbacks or [])
@@ -81,6 +90,24 @@ class SeqRecTrainer(Trainer):
             **kwargs,
         )
         self.catalog = catalog
+
+    def _with_negatives(
+        self, model: SeqRecPreTrainedModel, args: SeqRecTrainingArguments, train_dataset: Any
+    ) -> NegativesCollator:
+        """Add to the training batches the negatives that the loss compares with."""
+        assert args.num_negatives is not None  # the arguments have chosen a number
+        return NegativesCollator(
+            self.collators.training,
+            model.config.n_items,
+            args.num_negatives,
+            args.negatives,
+            # Before the histories are cut into samples, in which an event is more than once.
+            item_counts=None if args.negatives == "uniform" else train_dataset.item_counts(),
+            alpha=args.negatives_alpha,
+            shared=args.share_negatives,
+            log_q=args.loss == "sampled_softmax",
+            seed=args.seed,
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         """Order by (seed, epoch) alone, so that every rank and a resumed run see the same order and windows."""

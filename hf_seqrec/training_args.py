@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
+from .data.negatives import NEGATIVES, check_negatives
+from .data.objectives import TRAIN_ON
 from .data.windows import check_stride
+from .models.configuration_seqrec import DEFAULT_NEGATIVES
 
 
 @dataclass
@@ -32,6 +36,50 @@ class SeqRecTrainingArguments(TrainingArguments):
     window_stride: int | None = field(
         default=None,
         metadata={"help": "`sliding`: events from one window to the next; by default `max_length`: no item twice."},
+    )
+    train_on: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where in a history the next item is learned: at every position, only at the last one, or at the "
+            "last one of every prefix, each a sample of its own. By default at every position where a model can "
+            "(BERT4Rec fills in masks).",
+            "choices": list(TRAIN_ON),
+        },
+    )
+    loss: str = field(
+        default="full_softmax",
+        metadata={
+            "help": "Compare the right item with the whole catalog, or with sampled negatives.",
+            "choices": list(DEFAULT_NEGATIVES),
+        },
+    )
+    num_negatives: int | None = field(
+        default=None,
+        metadata={
+            "help": "Negatives of each position. By default "
+            + ", ".join(f"{number} ({loss})" for loss, number in DEFAULT_NEGATIVES.items() if number)
+            + "."
+        },
+    )
+    negatives: str = field(
+        default="uniform",
+        metadata={
+            "help": "Where negatives are drawn from: all items alike, by popularity, the labels of the batch, or half "
+            "uniform and half from the batch.",
+            "choices": list(NEGATIVES),
+        },
+    )
+    # As word2vec draws its negatives (https://arxiv.org/abs/1310.4546, Section 2.2).
+    negatives_alpha: float = field(
+        default=0.75,
+        metadata={"help": "`popularity`: power of the counts that items are drawn in proportion to."},
+    )
+    share_negatives: bool | None = field(
+        default=None,
+        metadata={"help": "Same negatives for all positions of a batch. By default where there are more than 16."},
+    )
+    gbce_t: float = field(
+        default=0.75, metadata={"help": "`gbce`: how far overconfidence is corrected, from 0 (`bce`) to 1."}
     )
     train_sampling_strategy: str = field(
         default="random",
@@ -103,6 +151,12 @@ class SeqRecTrainingArguments(TrainingArguments):
                 f"`train_sampling_strategy` must be 'random' with `streaming`, got {self.train_sampling_strategy!r}: "
                 "to group all histories by length, they would have to be in memory."
             )
+        if self.train_on == "every_prefix" and (self.window != "last" or self.streaming):
+            raise ValueError(
+                "`train_on` must not be 'every_prefix' with `streaming` or another `window` than 'last', got "
+                f"window {self.window!r}: prefixes take all of a history, and only one in memory."
+            )
+        self._check_loss()
         for name in ("streaming_buffer_size", "streaming_eval_users"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -111,6 +165,29 @@ class SeqRecTrainingArguments(TrainingArguments):
                 f"`early_stopping_patience` must be at least 1, got {self.early_stopping_patience}. "
                 "Leave it out to train for all of `num_train_epochs`."
             )
+        # Without an accelerator Accelerate joins processes only if it is told that they shall use the CPU: they would
+        # each train on everything, in the same folder.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         # Pinned memory is for copies to an accelerator; without one torch warns at every data loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+    def _check_loss(self) -> None:
+        """Check the loss and its negatives, and how many they are by default."""
+        if self.loss not in DEFAULT_NEGATIVES:
+            raise ValueError(f"`loss` must be one of {', '.join(DEFAULT_NEGATIVES)}, got {self.loss!r}.")
+        if self.loss == "full_softmax":
+            given = {"num_negatives": self.num_negatives, "share_negatives": self.share_negatives}
+            asked = [name for name, value in given.items() if value is not None]
+            asked += ["negatives"] if self.negatives != "uniform" else []
+            if asked:
+                raise ValueError(f"`{'`, `'.join(asked)}` must come with a `--loss` that samples, got {self.loss!r}.")
+            return
+        if self.num_negatives is None:
+            self.num_negatives = DEFAULT_NEGATIVES[self.loss]
+        assert self.num_negatives is not None  # only the full softmax has none
+        check_negatives(self.num_negatives, self.negatives)
+        if not self.negatives_alpha >= 0:
+            raise ValueError(f"`negatives_alpha` must be at least 0, got {self.negatives_alpha}.")
+        if not 0.0 <= self.gbce_t <= 1.0:
+            raise ValueError(f"`gbce_t` must be in [0, 1], got {self.gbce_t}.")

@@ -5,6 +5,10 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+# Training losses, and against how many negatives each compares by default: SASRec's one, gSASRec's 256
+# (https://arxiv.org/abs/2308.07192), BPR's one. The full softmax takes all items.
+DEFAULT_NEGATIVES = {"full_softmax": None, "sampled_softmax": 512, "bce": 1, "gbce": 256, "bpr": 1}
+
 
 @strict
 class SeqRecConfig(PreTrainedConfig):
@@ -28,6 +32,13 @@ class SeqRecConfig(PreTrainedConfig):
             Standard deviation of the normal distribution that initialises matrices and embeddings.
         layer_norm_eps (`float`, *optional*, defaults to 1e-12):
             Epsilon of the layer normalisations.
+        item_loss (`str`, *optional*, defaults to `"full_softmax"`):
+            What the model is trained with: `"full_softmax"`, or against sampled negatives `"sampled_softmax"`,
+            `"bce"`, `"gbce"` or `"bpr"` (see `sampled_losses`). The arguments of a run decide it.
+        num_negatives (`int`, *optional*):
+            Negatives of each position; `None` with the full softmax.
+        gbce_t (`float`, *optional*, defaults to 0.75):
+            Calibration of `"gbce"`, in [0, 1].
 
     Raises:
         ValueError: if a field is out of its range.
@@ -44,6 +55,9 @@ class SeqRecConfig(PreTrainedConfig):
     max_position_embeddings: int | None = None
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    item_loss: str = "full_softmax"
+    num_negatives: int | None = None
+    gbce_t: float = 0.75
     pad_token_id: int | None = 0
     use_cache: bool = False
 
@@ -61,6 +75,10 @@ class SeqRecConfig(PreTrainedConfig):
             raise ValueError(f"`hidden_dropout_prob` must be in [0, 1), got {self.hidden_dropout_prob}.")
         if self.max_position_embeddings is not None and self.max_position_embeddings < 1:
             raise ValueError(f"`max_position_embeddings` must be at least 1, got {self.max_position_embeddings}.")
+        if self.item_loss not in DEFAULT_NEGATIVES:
+            raise ValueError(f"`item_loss` must be one of {', '.join(DEFAULT_NEGATIVES)}, got {self.item_loss!r}.")
+        if not 0.0 <= self.gbce_t <= 1.0:
+            raise ValueError(f"`gbce_t` must be in [0, 1], got {self.gbce_t}.")
         if self.pad_token_id != 0:
             raise ValueError(f"`pad_token_id` must be 0, the catalog's padding row, got {self.pad_token_id}.")
         super().__post_init__(**kwargs)

@@ -16,6 +16,7 @@ from .configuration_seqrec import SeqRecConfig
 from .losses import full_softmax_loss
 from .padding import RightPadded, encode_by_length, last_real_position, right_padded
 from .retrieval import score_items, target_ranks, top_k_items
+from .sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
 
 
 @dataclass
@@ -113,6 +114,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_logits: bool | None = None,
+        negatives: Tensor | None = None,
+        negatives_log_q: Tensor | None = None,
         **kwargs: Any,
     ) -> SeqRecOutput:
         r"""
@@ -134,10 +137,15 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position; with `False`
                 there are none. By default they are `(b, v)`, for the item after each history, and left out when
                 `labels` are given.
+            negatives (`torch.LongTensor` of shape `(b, l, n)` or `(n,)`, *optional*): Rows that the right items are
+                compared with, where `config.item_loss` samples them. Without, the loss in evaluation mode is the full
+                softmax.
+            negatives_log_q (`torch.FloatTensor` of the same shape, *optional*): Log-probability of each to be drawn,
+                for the sampled softmax.
 
         Raises:
-            ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, or
-                state is asked of a model that has none.
+            ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, state
+                is asked of a model that has none, or the negatives are not those that `config.item_loss` wants.
         """
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
@@ -176,7 +184,11 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if labels is not None:
             labels = padding.gather(labels)
             self._check_labels(labels, mask)
-            loss = self.item_loss(hidden_states[labels != -100], labels[labels != -100], num_items_in_batch)
+            asked = labels != -100
+            if negatives is not None and negatives.dim() == 3:
+                negatives = padding.gather(negatives)[asked]
+                negatives_log_q = None if negatives_log_q is None else padding.gather(negatives_log_q)[asked]
+            loss = self.item_loss(hidden_states[asked], labels[asked], num_items_in_batch, negatives, negatives_log_q)
         if output_logits:
             logits = score_items(padding.scatter(hidden_states), *self.output_items())
         elif scores_next:
@@ -186,11 +198,26 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         )
 
     def item_loss(
-        self, hidden_states: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self,
+        hidden_states: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+        negatives: Tensor | None = None,
+        negatives_log_q: Tensor | None = None,
     ) -> Tensor:
-        """Compute the training loss of states `(m, d)` against the right items `(m,)`: the full softmax."""
+        """Compute `config.item_loss` of states `(m, d)`, right items `(m,)` and negatives `(m, n)` or `(n,)`."""
         items, bias = self.output_items()
-        return full_softmax_loss(hidden_states, items, labels, bias, num_items_in_batch=num_items_in_batch)
+        loss = self.config.item_loss
+        self._check_negatives(negatives, negatives_log_q)
+        if negatives is None:
+            return full_softmax_loss(hidden_states, items, labels, bias, num_items_in_batch=num_items_in_batch)
+        inputs, given = (hidden_states, items, labels, negatives), (bias, num_items_in_batch)
+        if loss == "sampled_softmax":
+            assert negatives_log_q is not None  # checked above
+            return sampled_softmax_loss(*inputs, negatives_log_q, *given)
+        if loss == "gbce":
+            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *given)
+        return bce_loss(*inputs, *given) if loss == "bce" else bpr_loss(*inputs, *given)
 
     @torch.no_grad()
     def rank_targets(
@@ -316,6 +343,25 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"The history of user {empty} of the batch is empty, so there is nothing to recommend from. "
                 "Leave such users out, or recommend the most popular items to them."
+            )
+
+    def _check_negatives(self, negatives: Tensor | None, negatives_log_q: Tensor | None) -> None:
+        loss = self.config.item_loss
+        if loss == "full_softmax" and negatives is not None:
+            raise ValueError(
+                "`negatives` must be left out with `config.item_loss='full_softmax'`, which compares with all items, "
+                f"got shape {tuple(negatives.shape)}. Set `config.item_loss` to the loss that shall use them."
+            )
+        if loss != "full_softmax" and negatives is None and self.training:
+            raise ValueError(
+                f"`negatives` must be given to train with `config.item_loss={loss!r}`. "
+                "`hf_seqrec.data.negatives.NegativesCollator` adds them to a batch; or set `config.item_loss` to "
+                "'full_softmax'."
+            )
+        if loss == "sampled_softmax" and negatives is not None and negatives_log_q is None:
+            raise ValueError(
+                "`negatives_log_q` must come with `negatives` for the sampled softmax: how probable each was to be "
+                "drawn. `NegativesCollator(..., log_q=True)` adds it to a batch."
             )
 
     def _check_labels(self, labels: Tensor, attention_mask: Tensor) -> None:

@@ -34,3 +34,26 @@ def test_cloze_takes_its_rates_from_the_configuration():
 def test_unknown_objective():
     with pytest.raises(ValueError, match="must be one of next_item, last_item, cloze, got 'guess'"):
         collators_for(SimpleNamespace(objective="guess"), max_length=30)
+
+
+def test_where_it_is_learned():
+    config = Mamba4RecConfig()
+    for train_on, expected in (
+        (None, "every_position"),
+        ("every_position", "every_position"),
+        ("last_position", "last_position"),
+        ("every_prefix", "last_position"),
+    ):
+        assert collators_for(config, max_length=30, train_on=train_on).training.train_on == expected
+    whole_history = MLSA4RecConfig(causal=False, max_position_embeddings=50)
+    assert collators_for(whole_history, 30, train_on="every_prefix").training.train_on == "last_position"
+
+
+def test_where_it_cannot_be_learned():
+    whole_history = MLSA4RecConfig(causal=False, max_position_embeddings=50)
+    with pytest.raises(ValueError, match=r"'last_position' or 'every_prefix' or left out.*got 'every_position': with"):
+        collators_for(whole_history, 30, train_on="every_position")
+    with pytest.raises(ValueError, match=r"`train_on` must be left out for this model, got 'last_position'.*masked"):
+        collators_for(BERT4RecConfig(), 30, train_on="last_position")
+    with pytest.raises(ValueError, match="got 'first_position'"):
+        collators_for(Mamba4RecConfig(), 30, train_on="first_position")
