@@ -184,6 +184,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if labels is not None:
             labels = padding.gather(labels)
             self._check_labels(labels, mask)
+            self._check_negatives(negatives, negatives_log_q)
             asked = labels != -100
             if negatives is not None and negatives.dim() == 3:
                 negatives = padding.gather(negatives)[asked]
@@ -208,12 +209,11 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         """Compute `config.item_loss` of states `(m, d)`, right items `(m,)` and negatives `(m, n)` or `(n,)`."""
         items, bias = self.output_items()
         loss = self.config.item_loss
-        self._check_negatives(negatives, negatives_log_q)
         if negatives is None:
             return full_softmax_loss(hidden_states, items, labels, bias, num_items_in_batch=num_items_in_batch)
         inputs, given = (hidden_states, items, labels, negatives), (bias, num_items_in_batch)
         if loss == "sampled_softmax":
-            assert negatives_log_q is not None  # checked above
+            assert negatives_log_q is not None  # `forward` has checked it
             return sampled_softmax_loss(*inputs, negatives_log_q, *given)
         if loss == "gbce":
             return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *given)
