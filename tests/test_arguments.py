@@ -80,6 +80,9 @@ def test_recipes_that_are_none(tmp_path):
         ("test_from", "0.9"),
         ("keep_cold_targets", "true"),
         ("train_sampling_strategy", "sequential"),
+        ("loss", "hinge"),
+        ("train_on", "first_position"),
+        ("negatives", "hard"),
         ("streaming_buffer_size", "0"),
         ("streaming_eval_users", "0"),
     ],
@@ -115,3 +118,38 @@ def test_streaming_goes_with_leave_one_out_in_random_order():
         parse_run_arguments(["--streaming", "true", "--split", "global_time"])
     with pytest.raises(ValueError, match="`train_sampling_strategy` must be 'random' with `streaming`"):
         parse_run_arguments(["--streaming", "true", "--train_sampling_strategy", "group_by_length"])
+
+
+def test_losses_and_their_negatives():
+    training = parse_run_arguments([]).training
+    assert (training.loss, training.num_negatives, training.train_on) == ("full_softmax", None, None)
+    for loss, number in (("sampled_softmax", 512), ("bce", 1), ("gbce", 256), ("bpr", 1)):
+        assert parse_run_arguments(["--loss", loss]).training.num_negatives == number
+    gbce = ["--loss", "gbce", "--num_negatives", "8", "--share_negatives", "false", "--gbce_t", "0.5"]
+    arguments = parse_run_arguments([*gbce, "--negatives", "popularity", "--negatives_alpha", "1"])
+    training = arguments.training
+    assert (training.num_negatives, training.share_negatives, training.gbce_t) == (8, False, 0.5)
+    assert (training.negatives, training.negatives_alpha) == ("popularity", 1.0)
+    # The configuration only records them.
+    assert not {"item_loss", "num_negatives", "gbce_t"} & set(arguments.network)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--num_negatives", "5"], "`num_negatives` must come with a `--loss` that samples, got 'full_softmax'"),
+        (["--negatives", "mixed", "--share_negatives", "true"], "`share_negatives`, `negatives` must come with"),
+        (
+            ["--loss", "bce", "--num_negatives", "0"],
+            "`num_negatives` must be at least 1 with uniform negatives, got 0",
+        ),
+        (["--loss", "bce", "--negatives", "mixed"], "`num_negatives` must be at least 2 with mixed negatives, got 1"),
+        (["--loss", "bpr", "--negatives_alpha", "-1"], "`negatives_alpha` must be at least 0, got -1.0"),
+        (["--loss", "gbce", "--gbce_t", "1.5"], r"`gbce_t` must be in \[0, 1\], got 1.5"),
+        (["--train_on", "every_prefix", "--window", "random"], "`train_on` must not be 'every_prefix' with"),
+        (["--train_on", "every_prefix", "--streaming", "true"], "`train_on` must not be 'every_prefix' with"),
+    ],
+)
+def test_losses_and_samples_that_do_not_go_together(given, message):
+    with pytest.raises(ValueError, match=message):
+        parse_run_arguments(given)

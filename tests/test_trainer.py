@@ -175,6 +175,78 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, order, win
     assert {k: v for k, v in metrics[0].items() if "@" in k} == {k: v for k, v in metrics[1].items() if "@" in k}
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"loss": "bce", "num_negatives": 2, "negatives": "in_batch"},
+        {"loss": "sampled_softmax", "num_negatives": 5, "negatives": "mixed", "share_negatives": True},
+        {"loss": "gbce", "num_negatives": 3, "negatives": "popularity", "train_on": "every_prefix"},
+    ],
+    ids=lambda sampling: sampling["loss"],
+)
+def test_negatives_are_the_same_after_resuming_and_with_workers(tmp_path, sampling):
+    # 5 steps an epoch, or as many more as there are prefixes: stopped in the middle of the second.
+    arguments = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": False}
+    arguments |= {"num_train_epochs": 2, "per_device_train_batch_size": 64 if "train_on" in sampling else 8} | sampling
+    whole = trainer_for(tmp_path / "whole", walks(), **arguments)
+    whole.train()
+    stop_at = whole.state.global_step - 2
+    trainer_for(tmp_path / "parts", walks(), callbacks=[StopAt(stop_at)], **arguments).train()
+    set_seed(99)
+    resumed = trainer_for(tmp_path / "parts", walks(), dataloader_num_workers=2, **arguments)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / f"checkpoint-{stop_at}"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_negatives_do_not_depend_on_how_batches_are_cut(tmp_path):
+    weights = []
+    for batch, steps in ((40, 1), (10, 4)):
+        sequences = walks()
+        model = small_model(sequences.catalog.vocab_size, hidden_dropout_prob=0.0)
+        arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "num_train_epochs": 2}
+        trainer = trainer_for(tmp_path / str(batch), sequences, model=model, optim="sgd", loss="bce", **arguments)
+        trainer.train()
+        weights.append(trainer.model.item_embeddings.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_checkpoint_records_its_loss(tmp_path):
+    trainer = trainer_for(tmp_path / "run", walks(), loss="gbce", num_negatives=4, gbce_t=0.5)
+    trainer.save_model(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved/config.json").read_text())
+    assert (saved["item_loss"], saved["num_negatives"], saved["gbce_t"]) == ("gbce", 4, 0.5)
+    # Trained on with another loss it records that; a trainer that only evaluates leaves the record alone.
+    trainer_for(tmp_path / "on", walks(), model=trainer.model)
+    assert (trainer.model.config.item_loss, trainer.model.config.num_negatives) == ("full_softmax", None)
+    trainer.model.config.item_loss = "bpr"
+    SeqRecTrainer(trainer.model, trainer.args, eval_dataset=leave_one_out(walks()).test)
+    assert trainer.model.config.item_loss == "bpr"
+
+
+def test_popularity_is_that_of_the_training_events(tmp_path):
+    # Held out: 3 and 1, 5 and 5. Every prefix has the first events again and again; they count once.
+    sequences = sequences_of([1, 1, 2, 3, 1], [2, 4, 5, 5], n_items=6)
+    arguments = {"loss": "bce", "negatives": "popularity", "negatives_alpha": 1.0, "train_on": "every_prefix"}
+    popularity = trainer_for(tmp_path, sequences, **arguments).data_collator.popularity
+    assert popularity.rows.tolist() == [1, 2, 4]
+    shares = popularity.probabilities(popularity.rows, None)
+    assert shares == pytest.approx([2 / 5, 2 / 5, 1 / 5])
+
+
+def test_more_negatives_than_items(tmp_path):
+    with pytest.raises(ValueError, match=r"`num_negatives` must be at most the 11 items .* got 512"):
+        trainer_for(tmp_path, walks(), loss="sampled_softmax")
+
+
+def test_every_prefix_is_a_sample(tmp_path):
+    trainer = trainer_for(tmp_path, sequences_of([*range(1, 8)], [*range(1, 6)]), train_on="every_prefix")
+    batches = list(trainer.get_train_dataloader())
+    labels = torch.cat([batch["labels"].flatten() for batch in batches])
+    assert sorted(labels[labels > 0].tolist()) == sorted([2, 3, 4, 5, 2, 3])
+    assert all(((batch["labels"] > 0).sum(dim=1) == 1).all() for batch in batches)
+
+
 def test_sliding_windows_train_on_all_of_a_history(tmp_path):
     # 58 training events: one window of 11, or 6 of them, 10 apart.
     sequences = sequences_of([*range(1, 61)], [*range(1, 6)])

@@ -4,7 +4,7 @@ From a raw log to batches.
 One user's clicks pass through these files in this order: `raw_files` and `interactions` (read and check), `encoding`
 (ids to numbers), `filters` (repeats, k-core), `build` and `catalog` (raw id <-> row), `sequence_files` and
 `dataset_folder` (oldest first, Parquet), `sequences`, `splits` or `time_split` (what is held
-out), `samplers` (order), `collators` (batch).
+out), `windows` or `prefixes` (samples), `samplers` (order), `collators` (batch), `negatives` (what to learn against).
 """
 
 import importlib
@@ -27,6 +27,8 @@ _WHERE = {
     "StreamedHistories": "streaming",
     "streamed_leave_one_out": "streaming",
     "NextItemCollator": "collators",
+    "NegativesCollator": "negatives",
+    "every_prefix": "prefixes",
     "RankingCollator": "collators",
     "popularity_baseline": "baselines",
     "build_synthetic": "synthetic",
