@@ -12,8 +12,8 @@ from .draws import below, more_draws, uniform, user_draws
 from .splits import HistoryBatch
 
 NEGATIVES = ("uniform", "popularity", "in_batch", "mixed")
-# More negatives than this are the same for all positions of a batch: one matrix product scores them, where with others
-# at each position the gathering alone would cost more than a full softmax over a few thousand items.
+# More negatives than this are the same for all positions of a batch: one matrix product scores them, where others at
+# each position have to be gathered (64 at 6,400 positions of width 64, forward and backward on a core: 7 ms and 47).
 MOST_PER_POSITION = 16
 # Numbers the draws of negatives among a user's: 1 and 2 are those of cloze masks.
 _NEGATIVE_DRAWS = 3

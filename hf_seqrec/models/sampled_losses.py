@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
-# Scores against shared negatives held at once: 2**23 float32 are 32 MiB. Beyond, they are computed again backward.
-_SCORES_AT_ONCE = 2**23
-# Numbers of gathered embeddings held at once: 2**19 float32 are 2 MiB, which stay in a second-level cache.
-_GATHERED_AT_ONCE = 2**19
+# Scores against shared negatives, and numbers of gathered embeddings, held at once: 2**18 float32 are 1 MiB, which
+# stays in a second-level cache with what is computed from it.
+_SCORES_AT_ONCE = 2**18
+_GATHERED_AT_ONCE = 2**18
 
 
 def sampled_softmax_loss(
@@ -211,28 +210,14 @@ def _mean_over_positions(
         wrong = scores[:, 1:].masked_fill(negatives == labels[:, None], -torch.inf)
         return losses(scores[:, 0], wrong, *of_negatives).sum() / num_items_in_batch
 
+    if torch.is_autocast_enabled(hidden_states.device.type):
+        hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
     rows = torch.cat([labels, negatives])
-    right_items, wrong_items = F.embedding(rows, item_embeddings).split([m, len(negatives)])
-    right_bias = wrong_bias = None
-    if bias is not None:
-        right_bias, wrong_bias = bias[rows].split([m, len(negatives)])
-
-    def chunk_loss(hidden: Tensor, items: Tensor, right_bias: Tensor | None, label: Tensor) -> Tensor:
-        right, wrong = _in_float32((hidden * items).sum(dim=1)), _in_float32(hidden @ wrong_items.T)
-        if right_bias is not None and wrong_bias is not None:
-            right, wrong = right + right_bias, wrong + wrong_bias
-        wrong = wrong.masked_fill(negatives == label[:, None], -torch.inf)
-        return losses(right, wrong, *of_negatives).sum()
-
-    chunk = max(1, _SCORES_AT_ONCE // len(negatives))
-    if m <= chunk:
-        return chunk_loss(hidden_states, right_items, right_bias, labels) / num_items_in_batch
-    total = torch.zeros((), device=hidden_states.device)
-    for start in range(0, m, chunk):
-        part = slice(start, start + chunk)
-        inputs = hidden_states[part], right_items[part], None if right_bias is None else right_bias[part], labels[part]
-        total = total + checkpoint(chunk_loss, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return total / num_items_in_batch
+    right_items, wrong_items = F.embedding(rows, item_embeddings).to(hidden_states.dtype).split([m, len(negatives)])
+    biases = rows.new_zeros(len(rows), dtype=torch.float32) if bias is None else bias[rows]
+    right_bias, wrong_bias = biases.split([m, len(negatives)])
+    inputs = hidden_states, right_items, wrong_items, right_bias, wrong_bias
+    return _SharedLoss.apply(losses, labels, negatives, of_negatives, *inputs) / num_items_in_batch
 
 
 def _in_float32(scores: Tensor) -> Tensor:
@@ -273,3 +258,57 @@ class _RowScores(torch.autograd.Function):
     def _chunks(rows: Tensor, d: int) -> list[slice]:
         size = max(1, _GATHERED_AT_ONCE // (rows.shape[1] * d))
         return [slice(start, start + size) for start in range(0, len(rows), size)]
+
+
+class _SharedLoss(torch.autograd.Function):
+    """Sum of the losses against shared negatives; its gradient is formed while a chunk's scores are in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        losses: Callable[..., Tensor],
+        labels: Tensor,
+        negatives: Tensor,
+        of_negatives: tuple[Tensor, ...],
+        hidden: Tensor,
+        right_items: Tensor,
+        wrong_items: Tensor,
+        right_bias: Tensor,
+        wrong_bias: Tensor,
+    ) -> Tensor:
+        needs_grad = any(ctx.needs_input_grad)
+        total = _in_float32(hidden.new_zeros(()))
+        grad_hidden, grad_right_items = torch.empty_like(hidden), torch.empty_like(right_items)
+        # Summed over chunks, so kept in float32 whatever the scores are computed in.
+        grad_wrong_items = torch.zeros_like(wrong_items, dtype=total.dtype)
+        grad_right_bias, grad_wrong_bias = torch.empty_like(right_bias), torch.zeros_like(wrong_bias)
+        size = max(1, _SCORES_AT_ONCE // len(negatives))
+        for start in range(0, len(labels), size):
+            part = slice(start, start + size)
+            with torch.autocast(hidden.device.type, enabled=False):
+                right = _in_float32((hidden[part] * right_items[part]).sum(dim=1)) + right_bias[part]
+                wrong = _in_float32(hidden[part] @ wrong_items.T) + wrong_bias
+                wrong.masked_fill_(negatives == labels[part, None], -torch.inf)
+                with torch.set_grad_enabled(needs_grad):
+                    right.requires_grad_(needs_grad)
+                    wrong.requires_grad_(needs_grad)
+                    loss = losses(right, wrong, *of_negatives).sum()
+                total += loss.detach()
+                if not needs_grad:
+                    continue
+                grad_right, grad_wrong = torch.autograd.grad(loss, (right, wrong))
+                grad_right_bias[part] = grad_right
+                grad_wrong_bias += grad_wrong.sum(dim=0)
+                grad_right, grad_wrong = grad_right[:, None].to(hidden.dtype), grad_wrong.to(hidden.dtype)
+                grad_right_items[part] = grad_right * hidden[part]
+                grad_hidden[part] = torch.addmm(grad_right * right_items[part], grad_wrong, wrong_items)
+                grad_wrong_items += grad_wrong.T @ hidden[part]
+        gradients = grad_hidden, grad_right_items, grad_wrong_items.to(wrong_items.dtype)
+        ctx.save_for_backward(*gradients, grad_right_bias, grad_wrong_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = (gradient * grad_loss.to(gradient.dtype) for gradient in ctx.saved_tensors)
+        return None, None, None, None, *gradients

@@ -93,6 +93,22 @@ def test_negatives_reach_the_loss_in_either_layout(loss, shared):
     torch.testing.assert_close(left_loss, right)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bce"])
+def test_compiles(loss, shared):
+    torch._dynamo.reset()
+    model = small_model(N_ITEMS + 1, item_loss=loss).eval()
+    compiled = torch.compile(model, backend="aot_eager")
+    negatives, log_q = example(shared)
+    gradients = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        forward(HISTORIES, labels=LABELS, negatives=negatives, negatives_log_q=log_q).loss.backward()
+        gradients.append(model.item_embeddings.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
 def test_without_negatives_an_evaluation_is_the_full_softmax():
     model = small_model(N_ITEMS + 1, item_loss="bce").eval()
     loss = model(HISTORIES, labels=LABELS).loss
