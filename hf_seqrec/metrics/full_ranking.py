@@ -6,7 +6,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from .ranking import CUT_OFFS, ranking_metrics, ranks_from_scores
+from .ranking import CUT_OFFS, cut_offs_within, ranking_metrics, ranks_from_scores
 
 _DESCRIPTION = """
 HR@k, NDCG@k and MRR@k of one held-out item per user, ranked among the whole catalog. Ties count against the model; NaN
@@ -21,7 +21,7 @@ Args:
         item, from 0.
     references: catalog row of each user's held-out item ("scores" only).
     seen_items: catalog rows of each user's history, padded with 0 or not; `[]` excludes nothing ("scores" only).
-    k: a cut-off or several; 1, 5, 10 and 20 by default.
+    k: a cut-off or several, at most the size of the catalog; 1, 5, 10 and 20 by default.
 """
 
 
@@ -63,11 +63,12 @@ class FullRanking(evaluate.Metric):
         predictions: Sequence,
         references: Sequence[int] | None = None,
         seen_items: Sequence[Sequence[int]] | None = None,
-        k: int | Sequence[int] = CUT_OFFS,
+        k: int | Sequence[int] | None = None,
     ) -> dict[str, float]:
         if references is None:
-            return ranking_metrics(predictions, k)
+            return ranking_metrics(predictions, CUT_OFFS if k is None else k)
         scores = np.asarray(predictions)
+        k = cut_offs_within(scores.shape[-1] - 1, k)
         results = ranking_metrics(ranks_from_scores(scores, references, seen_items), k)
         with_seen = ranking_metrics(ranks_from_scores(scores, references), k)
         return results | {f"{name}_with_seen": value for name, value in with_seen.items()}

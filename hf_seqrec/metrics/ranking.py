@@ -210,6 +210,21 @@ def ranks_from_candidates(scores: ArrayLike) -> NDArray[np.int64]:
     return (scores[:, 1:] >= scores[:, :1]).sum(axis=1, dtype=np.int64)
 
 
+def cut_offs_within(n_candidates: int, k: int | Sequence[int] | None = None) -> int | Sequence[int]:
+    """
+    Return `k`, or the usual cut-offs where it is `None`.
+
+    Raises:
+        ValueError: if `k` reaches beyond the candidates: whatever the model, everybody would have a hit.
+    """
+    if k is not None and np.max(k, initial=0) > n_candidates:
+        raise ValueError(
+            f"`k` must be at most the {n_candidates} items that are ranked, got {np.max(k)}. Lower `k` or rank more "
+            "items."
+        )
+    return CUT_OFFS if k is None else k
+
+
 def _named_gains(ranks: ArrayLike, k: int | Sequence[int]) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield one metric at a time, so that means over many users need the memory of one."""
     checked = _checked_ranks(ranks)

@@ -7,7 +7,7 @@ import evaluate
 import numpy as np
 
 from .negatives import draw_negatives, protocol_name
-from .ranking import CUT_OFFS, ranking_metrics, ranks_from_candidates
+from .ranking import cut_offs_within, ranking_metrics, ranks_from_candidates
 
 _DESCRIPTION = """
 HR@k, NDCG@k and MRR@k of one held-out item per user, ranked among itself and n sampled negatives: drawn without
@@ -32,7 +32,7 @@ Args:
         are drawn here. Configuration "candidates": the score of the user's target, then those of its negatives.
     references: catalog row of each user's held-out item ("scores" only).
     seen_items: catalog rows of each user's history, padded with 0 or not ("scores" only).
-    k: a cut-off or several; 1, 5, 10 and 20 by default.
+    k: a cut-off or several, at most n + 1; 1, 5, 10 and 20 by default.
     sampling: "uniform" (the default) or "popularity". With "candidates", how they were drawn, for the results' names.
     alpha: power of the counts for "popularity"; 1 by default.
     n_negatives: negatives per user, 100 by default ("scores" only).
@@ -79,7 +79,7 @@ class SampledRanking(evaluate.Metric):
         predictions: Sequence[Sequence[float]],
         references: Sequence[int] | None = None,
         seen_items: Sequence[Sequence[int]] | None = None,
-        k: int | Sequence[int] = CUT_OFFS,
+        k: int | Sequence[int] | None = None,
         sampling: str = "uniform",
         alpha: float = 1.0,
         n_negatives: int = 100,
@@ -93,5 +93,5 @@ class SampledRanking(evaluate.Metric):
             )
             scores = np.take_along_axis(scores, np.column_stack([references, negatives]), axis=1)
         protocol = protocol_name(scores.shape[1] - 1, sampling, alpha)
-        results = ranking_metrics(ranks_from_candidates(scores), k)
+        results = ranking_metrics(ranks_from_candidates(scores), cut_offs_within(scores.shape[-1], k))
         return {f"{name}_{protocol}": value for name, value in results.items()}

@@ -108,6 +108,11 @@ def test_cut_off_below_one_raises(load):
         load("ranks").compute(predictions=[1], k=0)
 
 
+def test_cut_off_beyond_the_catalog_raises(load):
+    with pytest.raises(ValueError, match="`k` must be at most the 4 items that are ranked, got 5"):
+        load().compute(**USERS, k=[1, 5])
+
+
 def test_a_missing_history_is_named(load):
     with pytest.raises(ValueError, match="seen_items"):
         load().compute(predictions=[[0.0, 0.1, 0.5]], references=[2])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrec.metrics import negatives, ranking
+from hf_seqrec.metrics import bootstrap, breakdowns, item_lists, negatives, ranking
 from hf_seqrec.metrics.ranking import (
     hit_rate,
     mrr,
@@ -129,7 +129,7 @@ def test_candidates_by_hand():
     np.testing.assert_array_equal(ranks_from_candidates(scores), [2, 1, 0])
 
 
-@pytest.mark.parametrize("module", [ranking, negatives])
+@pytest.mark.parametrize("module", [ranking, negatives, bootstrap, breakdowns, item_lists])
 def test_the_examples_in_the_docstrings_are_true(module):
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
     for name, function in vars(module).items():

@@ -96,6 +96,11 @@ def test_too_many_negatives_raise(load):
         load().compute(**users)
 
 
+def test_cut_off_beyond_the_candidates_raises(load, many_users):
+    with pytest.raises(ValueError, match="`k` must be at most the 6 items that are ranked, got 10"):
+        load().compute(**many_users, n_negatives=5, k=10)
+
+
 def test_an_unknown_sampling_raises(load):
     with pytest.raises(ValueError, match="`sampling` must be 'uniform' or 'popularity', got 'hard'"):
         load("candidates").compute(predictions=[[0.5, 0.1]], sampling="hard")
