@@ -105,6 +105,8 @@ def _results(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
     hardware = results["hardware"]
     takes_part = ", ".join(f"{what}: {count:,}" for what, count in results.get("split_counts", {}).items())
+    objective = ", ".join(f"{name} {value}" for name, value in results.get("objective", {}).items())
+    objective = f"; {objective}" if objective else ""
     protocol = f"Protocol: {results['protocol']}." + (f" Counts: {takes_part}." if takes_part else "")
     return f"""## Results
 
@@ -116,7 +118,8 @@ def _results(results: dict[str, Any]) -> str:
 
 Trained for {results["epochs"]:.0f} epochs in {results["train_seconds"]:,.0f} s on {hardware["device"]}
 ({hardware["threads"]} threads, {hardware["processes"]} process(es)), seed {results["seed"]}, {results["parameters"]:,}
-parameters; the checkpoint of step {results["best_step"]} was the best on validation. Versions: {versions}.
+parameters{objective};
+the checkpoint of step {results["best_step"]} was the best on validation. Versions: {versions}.
 
 ```
 {results["command"]}

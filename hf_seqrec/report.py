@@ -57,6 +57,7 @@ def write_results(
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
         "parameters": trainer.model.num_parameters(),
         "arguments": arguments.what_is_trained(),
+        "objective": arguments.training.what_is_learned(),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "seed": arguments.training.seed,
         "versions": {"python": platform.python_version()} | _versions(),

@@ -130,6 +130,14 @@ def test_losses_and_their_negatives():
     training = arguments.training
     assert (training.num_negatives, training.share_negatives, training.gbce_t) == (8, False, 0.5)
     assert (training.negatives, training.negatives_alpha) == ("popularity", 1.0)
+    assert training.what_is_learned() == {
+        "loss": "gbce",
+        "num_negatives": 8,
+        "negatives": "popularity",
+        "share_negatives": False,
+        "negatives_alpha": 1.0,
+        "gbce_t": 0.5,
+    }
     # The configuration only records them.
     assert not {"item_loss", "num_negatives", "gbce_t"} & set(arguments.network)
 
