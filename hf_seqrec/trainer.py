@@ -20,8 +20,8 @@ from .data.samplers import LengthGroupedSampler, ShuffledSampler
 from .data.splits import HistoryDataset
 from .data.streaming import StreamedHistories
 from .data.windows import sliding_windows
-from .metrics.ranking import ranking_metrics
 from .models.modeling_seqrec import SeqRecPreTrainedModel
+from .protocol import model_inputs
 from .training_args import SeqRecTrainingArguments
 
 
@@ -29,8 +29,9 @@ class SeqRecTrainer(Trainer):
     r"""
     transformers' [`Trainer`] for sequential recommenders.
 
-    Trains on what `model.config.objective` asks for, evaluates by full ranking, with the user's history excluded
-    (`eval_ndcg@10`) and not (`eval_ndcg@10_with_seen`). Only two ranks a user leave the device, never the scores.
+    Trains on what `model.config.objective` asks for, evaluates by `args.protocol`: by default full ranking, with the
+    user's history excluded (`eval_ndcg@10`) and not (`eval_ndcg@10_with_seen`). Only one or two ranks a user leave the
+    device, never the scores.
 
     Args:
         model ([`SeqRecPreTrainedModel`]): The model.
@@ -72,6 +73,8 @@ class SeqRecTrainer(Trainer):
             model.config.num_negatives = args.num_negatives
             if args.loss != "full_softmax":
                 self.collators = self.collators._replace(training=self._with_negatives(model, args, train_dataset))
+        self.protocol = args.protocol
+        self._rank_by_protocol(model.config.n_items, train_dataset, eval_dataset)
         if args.train_on == "every_prefix" and isinstance(train_dataset, HistoryDataset):
             train_dataset = every_prefix(train_dataset, args.max_length)
         if args.window == "sliding" and isinstance(train_dataset, HistoryDataset):
@@ -85,11 +88,25 @@ class SeqRecTrainer(Trainer):
             data_collator=self.collators.training,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            compute_metrics=_full_ranking,
+            compute_metrics=self._metrics,
             callbacks=callbacks,
             **kwargs,
         )
         self.catalog = catalog
+
+    def _rank_by_protocol(self, n_items: int, train_dataset: Any, eval_dataset: Any) -> None:
+        """Give the evaluation batches the negatives of the protocol, if it has some, and see that there are enough."""
+        counts = None
+        if self.protocol.needs_counts:
+            if train_dataset is None:
+                raise ValueError(
+                    "`train_dataset` must be given to draw `eval_negatives` by popularity, which is counted on it."
+                )
+            counts = train_dataset.item_counts()
+        if isinstance(eval_dataset, HistoryDataset):
+            self.protocol.check(eval_dataset, n_items, counts)
+        ranking = self.protocol.collator(self.collators.ranking, n_items, counts)
+        self.collators = self.collators._replace(ranking=ranking)
 
     def _with_negatives(
         self, model: SeqRecPreTrainedModel, args: SeqRecTrainingArguments, train_dataset: Any
@@ -173,17 +190,19 @@ class SeqRecTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Return the loss, the two ranks of each user's held-out item, and the item: `(b,)` each, nothing `(b, v)`."""
+        """Return the loss, the ranks of each user's held-out item, and the item: `(b,)` each, nothing `(b, v)`."""
         inputs = self._prepare_inputs(inputs)
-        targets, seen_items = inputs.pop("targets"), inputs.pop("seen_items")
         with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**inputs)
+            output = model(**model_inputs(inputs))
             if prediction_loss_only:
                 return output.loss.detach(), None, None
-            ranks = self.accelerator.unwrap_model(model).rank_targets(
-                output.last_hidden_state, inputs["attention_mask"], targets, seen_items
-            )
-        return output.loss.detach(), ranks, targets
+            ranks = self.protocol.ranks(self.accelerator.unwrap_model(model), output.last_hidden_state, inputs)
+        return output.loss.detach(), ranks, inputs["targets"]
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Turn the ranks of all users into metrics."""
+        ranks: Any = prediction.predictions
+        return self.protocol.metrics(ranks)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Train on one batch, and stop where the loss is no longer a number."""
@@ -216,14 +235,6 @@ class SeqRecTrainer(Trainer):
             self.catalog.save(output_dir)
         with open(os.path.join(output_dir, "training_args.json"), "w", encoding="utf-8") as file:
             json.dump(self.args.to_dict(), file, indent=2, sort_keys=True)
-
-
-def _full_ranking(prediction: EvalPrediction) -> dict[str, float]:
-    """Turn the ranks of all users into metrics, in both history modes."""
-    predictions: Any = prediction.predictions
-    ranks, ranks_with_seen = predictions
-    with_seen = {f"{name}_with_seen": value for name, value in ranking_metrics(ranks_with_seen).items()}
-    return ranking_metrics(ranks) | with_seen
 
 
 def _no_weight_decay(layer: nn.Module) -> tuple[str, ...]:

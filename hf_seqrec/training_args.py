@@ -10,6 +10,7 @@ from .data.negatives import NEGATIVES, check_negatives
 from .data.objectives import TRAIN_ON
 from .data.windows import check_stride
 from .models.configuration_seqrec import DEFAULT_NEGATIVES
+from .protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
 
 
 @dataclass
@@ -103,6 +104,25 @@ class SeqRecTrainingArguments(TrainingArguments):
     streaming_eval_users: int = field(
         default=10_000, metadata={"help": "`streaming`: users, drawn at random, who are evaluated."}
     )
+    eval_protocol: str = field(
+        default="full",
+        metadata={
+            "help": "Rank the held-out item among the whole catalog (`full`: with the history excluded, and not), or "
+            "among itself and negatives (`sampled`), to compare with papers that do.",
+            "choices": list(PROTOCOLS),
+        },
+    )
+    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
+    eval_negatives_distribution: str = field(
+        default="uniform",
+        metadata={
+            "help": "`sampled`: draw all items alike, or by their training events.",
+            "choices": list(DISTRIBUTIONS),
+        },
+    )
+    eval_negatives_seed: int = field(
+        default=0, metadata={"help": "`sampled`: seed of the negatives; the same for all runs that are compared."}
+    )
     early_stopping_patience: int | None = field(
         default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
     )
@@ -158,6 +178,7 @@ class SeqRecTrainingArguments(TrainingArguments):
                 f"window {self.window!r}: prefixes take all of a history, and only one in memory."
             )
         self._check_loss()
+        self._check_protocol()
         for name in ("streaming_buffer_size", "streaming_eval_users"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -181,6 +202,19 @@ class SeqRecTrainingArguments(TrainingArguments):
             names += ["negatives_alpha"] if self.negatives == "popularity" else []
             names += ["gbce_t"] if self.loss == "gbce" else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How held-out items are ranked."""
+        return EvaluationProtocol(
+            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
+        )
+
+    def _check_protocol(self) -> None:
+        """Check the protocol, and choose the best checkpoint by a metric that it has."""
+        suffix = next(iter(self.protocol.rankings))
+        if self.metric_for_best_model == type(self).metric_for_best_model:
+            self.metric_for_best_model = f"{self.metric_for_best_model}{suffix}"
 
     def _check_loss(self) -> None:
         """Check the loss and its negatives, and how many they are by default."""

@@ -15,7 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_seqrec import SeqRecConfig
 from .losses import full_softmax_loss
 from .padding import RightPadded, encode_by_length, last_real_position, right_padded
-from .retrieval import score_items, target_ranks, top_k_items
+from .retrieval import candidate_ranks, score_items, target_ranks, top_k_items
 from .sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
 
 
@@ -234,7 +234,32 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's whole history, padded with 0.
 
         Raises:
-            ValueError: if the shapes do not fit, a history is empty or a score is NaN.
+            ValueError: if the shapes do not fit, a history is empty, or a score is NaN or infinite.
+        """
+        items, bias = self.output_items()
+        states = self.query_states(last_hidden_state, attention_mask)
+        return target_ranks(states, items, targets, seen_items, bias)
+
+    @torch.no_grad()
+    def rank_among(
+        self, last_hidden_state: Tensor, attention_mask: Tensor, targets: Tensor, negatives: Tensor
+    ) -> Tensor:
+        r"""
+        Rank each user's held-out item among itself and its negatives `(b, n)`; otherwise as [`rank_targets`].
+
+        Raises:
+            ValueError: if the shapes do not fit, a history is empty, or a score is NaN or infinite.
+        """
+        items, bias = self.output_items()
+        states = self.query_states(last_hidden_state, attention_mask)
+        return candidate_ranks(states, items, targets, negatives, bias)
+
+    def query_states(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
+        r"""
+        Return the states `(b, d)` that predict the item after each history, out of those `(b, l, d)` of all positions.
+
+        Raises:
+            ValueError: if the shapes do not fit or a history is empty.
         """
         if last_hidden_state.shape[:2] != attention_mask.shape:
             raise ValueError(
@@ -244,9 +269,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             )
         padding = right_padded(attention_mask)
         self._check_not_empty(padding.attention_mask)
-        states = last_real_position(padding.gather(last_hidden_state), padding.attention_mask)
-        items, bias = self.output_items()
-        return target_ranks(states, items, targets, seen_items, bias)
+        return last_real_position(padding.gather(last_hidden_state), padding.attention_mask)
 
     @torch.no_grad()
     def recommend(

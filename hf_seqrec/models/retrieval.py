@@ -63,24 +63,66 @@ def target_ranks(
         `tuple[torch.LongTensor, torch.LongTensor]`: ranks with the history excluded, and with it.
 
     Raises:
-        ValueError: if a score is NaN.
+        ValueError: if a score is NaN or infinite.
     """
     targets = targets[:, None]
     target_scores = _target_scores(hidden_states, item_embeddings, targets, bias)
     ranks = torch.zeros_like(targets)
     seen_above = torch.zeros_like(targets)
     for start, scores in _score_chunks(hidden_states, item_embeddings, bias):
-        if torch.isnan(scores).any():
-            user = int(torch.isnan(scores).any(dim=1).nonzero()[0])
-            raise ValueError(
-                f"The scores of user {user} of this batch contain NaN, so its target has no rank. "
-                "The weights are damaged or the training diverged: check the loss and lower the learning rate."
-            )
+        # The padding row is at -inf.
+        _check_finite(scores[:, 1:] if start == 0 else scores)
         is_above = (scores >= target_scores) & ~_rows_in_chunk(targets, start, scores.shape[1])
         ranks += is_above.sum(dim=1, keepdim=True)
         is_above &= _rows_in_chunk(seen_items, start, scores.shape[1])
         seen_above += is_above.sum(dim=1, keepdim=True)
     return (ranks - seen_above).squeeze(1), ranks.squeeze(1)
+
+
+def candidate_ranks(
+    hidden_states: Tensor,
+    item_embeddings: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    r"""
+    Return the rank of each held-out item among itself and its negatives, `(b,)`.
+
+    Ranks start at 0. Ties count against the model: the rank is the number of negatives that score at least as high.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(b, d)`): Encoder output at the last position of each history.
+        item_embeddings (`torch.Tensor` of shape `(v, d)`): Output embedding of every catalog row.
+        targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
+        negatives (`torch.LongTensor` of shape `(b, n)`): Rows it is compared with, other than its own.
+        bias (`torch.Tensor` of shape `(v,)`, *optional*): Added to the scores.
+
+    Raises:
+        ValueError: if a score is NaN or infinite.
+    """
+    candidates = torch.cat([targets[:, None], negatives], dim=1)
+    embeddings = item_embeddings[candidates].to(hidden_states.dtype)  # [b, 1 + n, d]
+    # Not a matrix product, which may add up the same numbers in another order from row to row: no tie would be safe.
+    scores = (embeddings * hidden_states[:, None]).sum(dim=-1).float()
+    if bias is not None:
+        scores = scores + bias.float()[candidates]
+    _check_finite(scores)
+    return (scores[:, 1:] >= scores[:, :1]).sum(dim=1)
+
+
+def _check_finite(scores: Tensor) -> None:
+    """Raise where a score `(b, n)` is NaN or infinite."""
+    # A sum is finite only if all its parts are, and costs less than to look at each of them.
+    if torch.isfinite(scores.sum(dim=1)).all():
+        return
+    is_broken = ~torch.isfinite(scores).all(dim=1)
+    if is_broken.any():
+        raise ValueError(
+            f"The scores of {int(is_broken.sum())} of the {len(scores)} users of this batch are NaN or infinite, user "
+            f"{int(is_broken.nonzero()[0])} first, so their targets have no rank. The weights are damaged or the "
+            "training diverged: check the loss and lower the learning rate."
+        )
 
 
 def score_items(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 
 from hf_seqrec.metrics.ranking import ranks_from_scores
 from hf_seqrec.models import retrieval
-from hf_seqrec.models.retrieval import score_items, target_ranks, top_k_items
+from hf_seqrec.models.retrieval import candidate_ranks, score_items, target_ranks, top_k_items
 
 # Scores are the embeddings themselves: one hidden channel of 1.
 ONE = torch.ones(1, 1)
@@ -67,11 +67,27 @@ def test_agrees_with_the_metrics_package_on_random_scores():
 
 
 @pytest.mark.usefixtures("_chunks")
-def test_nan_scores_raise():
-    with pytest.raises(ValueError, match="user 1 of this batch contain NaN"):
-        target_ranks(
-            torch.tensor([[1.0], [torch.nan]]),
-            column(0, 1, 2),
-            torch.tensor([1, 1]),
-            torch.zeros(2, 1, dtype=torch.long),
-        )
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_no_numbers_raise(broken):
+    states, targets = torch.tensor([[1.0], [broken], [broken]]), torch.tensor([1, 1, 1])
+    message = "scores of 2 of the 3 users of this batch are NaN or infinite, user 1 first"
+    with pytest.raises(ValueError, match=message):
+        target_ranks(states, column(0, 1, 2), targets, torch.zeros(3, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match=message):
+        candidate_ranks(states, column(0, 1, 2), targets, torch.full((3, 1), 2))
+
+
+def test_ranks_among_candidates_by_hand():
+    # Scores of rows 1 to 4: 3, 1, 2, 2.
+    states, items = torch.ones(3, 1), column(0, 3, 1, 2, 2)
+    negatives = torch.tensor([[2, 3], [1, 3], [1, 4]])
+    assert candidate_ranks(states, items, torch.tensor([1, 2, 3]), negatives).tolist() == [0, 2, 2]
+    bias = torch.tensor([0.0, -2.5, 0.0, 0.0, 0.0])
+    assert candidate_ranks(states, items, torch.tensor([1, 2, 3]), negatives, bias).tolist() == [2, 1, 1]
+
+
+def test_candidates_with_equal_embeddings_tie():
+    generator = torch.Generator().manual_seed(0)
+    states, items = torch.randn(7, 67, generator=generator), torch.randn(1, 67, generator=generator).repeat(102, 1)
+    negatives = torch.arange(2, 102).repeat(7, 1)
+    assert candidate_ranks(states, items, torch.ones(7, dtype=torch.long), negatives).tolist() == [100] * 7
