@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     if arguments.ml_1m:
         n_events = sum(1 for _ in arguments.ml_1m.open("rb")) - 1
         paths = [str(arguments.ml_1m), str(folder / "ml"), arguments.memory_limit]
-        for _ in range(3):
+        for _ in range(arguments.rounds):
             add("hf_seqrec, ML-1M", n_events, sys.executable, OURS, *paths)
             if arguments.recbole_python:
                 add("RecBole, ML-1M", n_events, arguments.recbole_python, RECBOLE, paths[0])
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--pandas_up_to", type=float, default=3e7, help="Events of the largest log for pandas.")
     parser.add_argument("--ml_1m", type=Path, help="MovieLens-1M as ml-1m.inter, in a folder of the same name.")
     parser.add_argument("--recbole_python", help="Interpreter with RecBole.")
+    parser.add_argument("--rounds", type=int, default=3, help="How often MovieLens-1M is prepared.")
     parser.add_argument("--folder", type=Path, help="Where logs and results go; a temporary one when left out.")
     parser.add_argument("--keep", action="store_true", help="Keep the logs in `--folder` for the next time.")
     parser.add_argument("--json", type=Path, help="also write the result here")
