@@ -53,7 +53,7 @@ def write_results(
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
-        "parameters": trainer.model.num_parameters(),
+        "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
         "arguments": arguments.what_is_trained(),
         "objective": arguments.training.what_is_learned(),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),

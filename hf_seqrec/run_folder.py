@@ -13,6 +13,8 @@ LAST_FILE = "trainer_state.json"
 # What else a run goes on from. A process that is killed leaves all of it where the last file is, a machine that loses
 # its power need not.
 _FILES = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+# And where there are any, see `ShardedItemEmbedding.optimizer_file`.
+_OF_SHARDS = "optimizer_shard_*.pt"
 # Written first: what the folder's run trains.
 _RUN_FILE = "run.json"
 
@@ -95,9 +97,9 @@ def missing_from_checkpoint(checkpoint: Path) -> str | None:
     """Return the first file that a run could not go on from, because it is missing or cut short; `None`: complete."""
     if _read_json(checkpoint / LAST_FILE) is None:
         return LAST_FILE
-    for pattern in _FILES:
+    for pattern in (*_FILES, _OF_SHARDS):
         found = sorted(checkpoint.glob(pattern))
-        if not found:
+        if not found and pattern != _OF_SHARDS:
             return pattern.replace("*", "")
         for path in found:
             if not (_is_whole_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)):

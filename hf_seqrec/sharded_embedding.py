@@ -8,6 +8,7 @@ travel: every rank scores the targets of all ranks against its own rows, chunk b
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +46,20 @@ def shard_item_embedding(model: SeqRecPreTrainedModel) -> "ShardedItemEmbedding"
     # Otherwise DistributedDataParallel would take the rows for copies of the same.
     model._ddp_params_and_buffers_to_ignore = ["item_embeddings.weight"]  # type: ignore[assignment]
     return sharded
+
+
+def check_optimizer_shards(checkpoint: str, shards: "ShardedItemEmbedding | None") -> None:
+    """Raise unless a checkpoint has the optimizer's state for these shards, or for none."""
+    found = sorted(path.name for path in Path(checkpoint).glob("optimizer_shard_*_of_*.pt"))
+    n_ranks = int(found[0].removesuffix(".pt").rsplit("_", 1)[1]) if found else 0
+    wanted = 0 if shards is None else shards.n_ranks
+    if n_ranks != wanted or len(found) != wanted:
+        there = f"of an item embedding shared out among {n_ranks} processes" if found else "of a whole item embedding"
+        here = f"among {wanted}" if wanted else "whole"
+        raise ValueError(
+            f"`resume_from_checkpoint` {checkpoint} has the optimizer's state {there} ({len(found)} files), but here "
+            f"it is {here}. Go on with the same `--shard_embeddings` and as many processes."
+        )
 
 
 class ShardedItemEmbedding(nn.Module):
@@ -159,6 +174,31 @@ class ShardedItemEmbedding(nn.Module):
                 dist.recv(rows, src=owner, group=self.group)
                 table[first:end] = rows
         return table
+
+    @property
+    def optimizer_file(self) -> str:
+        """Name of the file of a checkpoint that holds the state of this rank's optimizer."""
+        return f"optimizer_shard_{self.rank}_of_{self.n_ranks}.pt"
+
+    @property
+    def n_elsewhere(self) -> int:
+        """Numbers of the table that other ranks have."""
+        return self.num_embeddings * self.embedding_dim - self.weight.numel()
+
+    def clip_grad_norm(self, model: nn.Module, max_norm: float) -> Tensor:
+        """Scale gradients down to a norm over all rows and the rest, in place, and return what it was."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        squares = [gradient.float().square().sum() for gradient in gradients if gradient is not self.weight.grad]
+        of_table = self.weight.new_zeros((), dtype=torch.float32)
+        if self.weight.grad is not None:
+            of_table += self.weight.grad.float().square().sum()
+        dist.all_reduce(of_table, group=self.group)
+        norm = torch.stack([*squares, of_table]).sum().sqrt()
+        # As torch.nn.utils.clip_grad_norm_ does it.
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale.to(gradient.dtype))
+        return norm
 
     def gathered(self, values: Tensor) -> "_OfAllRanks":
         """Gather tensors `(n,)` or `(n, s)` of all ranks, of any `n`; padded with 0 to the largest `s`."""

@@ -1,6 +1,7 @@
 """Training and evaluation on transformers' Trainer: ranks instead of logits, and a stop where the loss breaks."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from .models.modeling_seqrec import SeqRecPreTrainedModel
 from .protocol import model_inputs
 from .ranks import check_ranks_agree
 from .run_folder import LAST_FILE
+from .sharded_embedding import check_optimizer_shards, shard_item_embedding
 from .training_args import SeqRecTrainingArguments
 
 
@@ -88,6 +90,7 @@ class SeqRecTrainer(Trainer):
             train_dataset = every_prefix(train_dataset, args.max_length)
         if args.window == "sliding" and isinstance(train_dataset, HistoryDataset):
             train_dataset = sliding_windows(train_dataset, args.max_length, args.window_stride)
+        self.shards = shard_item_embedding(model) if args.shard_embeddings and train_dataset is not None else None
         callbacks = list(callbacks or [])
         if args.early_stopping_patience is not None and args.eval_strategy != "no":
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
@@ -246,9 +249,13 @@ class SeqRecTrainer(Trainer):
 
     # torch knows no norm of a sparse gradient, so what is measured and clipped are its values.
     def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self.shards is not None:
+            return self.shards.clip_grad_norm(model, self.args.max_grad_norm)
         return super()._clip_grad_norm(gradient_values(model))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        if self.shards is not None and grad_norm is None:
+            return self.shards.clip_grad_norm(model, math.inf)
         return super()._get_grad_norm(gradient_values(model) if grad_norm is None else model, grad_norm=grad_norm)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -265,6 +272,24 @@ class SeqRecTrainer(Trainer):
             Path(self._get_output_dir(trial=trial), name, LAST_FILE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the state of the optimizer; where ranks have rows of their own, that of each rank."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.shards is not None:
+            assert self.optimizer is not None
+            os.makedirs(output_dir, exist_ok=True)
+            torch.save(self.optimizer.state_dict(), os.path.join(output_dir, self.shards.optimizer_file))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the state of the optimizer; where ranks have rows of their own, that of this rank."""
+        if checkpoint is not None:
+            check_optimizer_shards(checkpoint, self.shards)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.shards is not None:
+            assert self.optimizer is not None
+            file = os.path.join(checkpoint, self.shards.optimizer_file)
+            self.optimizer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Write the random state of this rank, and wait for the others': the trainer's state comes last of all."""
         super()._save_rng_state(output_dir)
@@ -272,11 +297,15 @@ class SeqRecTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write a checkpoint folder: weights, configuration, code, catalog, arguments as JSON; no pickle."""
+        # Of all ranks, before those leave that do not write.
+        table = None if self.shards is None else self.shards.whole_table()
         if not self.args.should_save:
             return
         output_dir = output_dir or self.args.output_dir
         os.makedirs(output_dir, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if table is not None:
+            state_dict = model.state_dict() | {"item_embeddings.weight": table}
         model.save_pretrained(output_dir, state_dict=state_dict)
         if self.catalog is not None:
             self.catalog.save(output_dir)

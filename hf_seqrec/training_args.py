@@ -96,6 +96,14 @@ class SeqRecTrainingArguments(TrainingArguments):
     embedding_learning_rate: float = field(
         default=0.1, metadata={"help": "`embedding_optimizer`: highest learning rate of the item embedding."}
     )
+    shard_embeddings: bool = field(
+        default=False,
+        metadata={
+            "help": "Share the rows of the item embedding, of its gradient and of its optimizer's state out among the "
+            "processes, for tables that do not fit on one. For the full softmax, and models that score with their "
+            "item embedding alone (all but BERT4Rec)."
+        },
+    )
     train_sampling_strategy: str = field(
         default="random",
         metadata={
@@ -192,6 +200,7 @@ class SeqRecTrainingArguments(TrainingArguments):
             )
         self._check_loss()
         self._check_embedding_optimizer()
+        self._check_shard_embeddings()
         self._check_protocol()
         for name in ("streaming_buffer_size", "streaming_eval_users"):
             if getattr(self, name) < 1:
@@ -250,6 +259,24 @@ class SeqRecTrainingArguments(TrainingArguments):
                     f"`embedding_optimizer` {name!r} must come without `{option}`, which knows no sparse gradients. "
                     "Leave one of the two out."
                 )
+
+    def _check_shard_embeddings(self) -> None:
+        if not self.shard_embeddings:
+            return
+        asked = {
+            f"--loss {self.loss}": self.loss != "full_softmax",
+            "--label_smoothing_factor": self.label_smoothing_factor,
+            f"--eval_protocol {self.eval_protocol}": self.eval_protocol != "full",
+            "--fsdp": self.fsdp,
+            "--deepspeed": self.deepspeed,
+            "--torch_compile": self.torch_compile,
+        }
+        refused = [option for option, is_asked in asked.items() if is_asked]
+        if refused:
+            raise ValueError(
+                f"`shard_embeddings` must come without {', '.join(refused)}: with a table shared out among processes "
+                "there is the full softmax and the full ranking. Leave one of the two out."
+            )
 
     def _check_loss(self) -> None:
         """Check the loss and its negatives, and how many they are by default."""

@@ -1,10 +1,18 @@
+import functools
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
 
 from hf_seqrec import BERT4Rec, BERT4RecConfig, RecMamba, RecMambaConfig
+from hf_seqrec.data import leave_one_out
 from hf_seqrec.models.losses import full_softmax_loss
+from hf_seqrec.run_folder import checkpoint_to_resume
 from hf_seqrec.sharded_embedding import shard_item_embedding
-from tests.helpers import small_model
+from hf_seqrec.trainer import SeqRecTrainer
+from hf_seqrec.training_args import SeqRecTrainingArguments
+from tests.helpers import small_model, walks
 from tests.ranks import on_ranks
 
 # Rank 0 has 3 users and rank 1 has 2, padded on the right.
@@ -97,6 +105,82 @@ def test_scores_too_large_for_an_exponential():
     for found, expected in on_ranks(loss_of_large_scores):
         assert expected > 100
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+def trainer_for(folder, **arguments):
+    sequences = walks(n_users=24)
+    splits = leave_one_out(sequences)
+    arguments = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        # Below what it is, so that it is clipped.
+        "max_grad_norm": 0.1,
+        "max_length": 10,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_total_limit": 10,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    } | arguments
+    return SeqRecTrainer(
+        small_model(13, hidden_dropout_prob=0.0),
+        SeqRecTrainingArguments(str(folder), **arguments),
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        catalog=sequences.catalog,
+    )
+
+
+def trained_and_saved(rank, folder, resume_from=None, **arguments):
+    trainer = trainer_for(folder, **arguments)
+    trainer.train(resume_from)
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    return {name: value for name, value in metrics.items() if "@" in name}
+
+
+def test_trains_as_two_processes_with_a_whole_table_do(tmp_path):
+    whole = on_ranks(trained_and_saved, tmp_path / "whole")
+    sharded = on_ranks(functools.partial(trained_and_saved, shard_embeddings=True), tmp_path / "sharded")
+    assert sharded[0] == sharded[1] == pytest.approx(whole[0], abs=1e-6)
+    # An ordinary checkpoint, of the best step.
+    models = [AutoModel.from_pretrained(tmp_path / name) for name in ("whole", "sharded")]
+    before = small_model(13).item_embeddings.weight
+    assert (models[0].item_embeddings.weight - before).abs().max() > 1e-2
+    for name, tensor in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_resumes_exactly(tmp_path):
+    train = functools.partial(trained_and_saved, shard_embeddings=True)
+    whole = on_ranks(train, tmp_path)
+    weights = load_file(tmp_path / "checkpoint-6/model.safetensors")
+    checkpoint = checkpoint_to_resume(str(tmp_path), tmp_path / "checkpoint-2")
+    assert on_ranks(functools.partial(train, resume_from=checkpoint), tmp_path) == whole
+    for name, tensor in load_file(tmp_path / "checkpoint-6/model.safetensors").items():
+        assert torch.equal(tensor, weights[name]), name
+    # Not with other shards than those that it has the optimizer's state of.
+    for answer in on_ranks(functools.partial(train, resume_from=checkpoint), tmp_path, n=3):
+        with pytest.raises(ValueError, match=r"shared out among 2 processes \(2 files\), but here it is among 3"):
+            raise answer
+    with pytest.raises(ValueError, match=r"shared out among 2 processes \(2 files\), but here it is whole"):
+        trainer_for(tmp_path).train(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ({"loss": "bce"}, "--loss bce"),
+        ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor"),
+        ({"eval_protocol": "sampled"}, "--eval_protocol sampled"),
+    ],
+)
+def test_refuses_other_losses_and_protocols(tmp_path, arguments, option):
+    with pytest.raises(ValueError, match=f"`shard_embeddings` must come without {option}"):
+        SeqRecTrainingArguments(str(tmp_path), shard_embeddings=True, use_cpu=True, **arguments)
 
 
 def refused(rank, make):

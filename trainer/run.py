@@ -71,6 +71,8 @@ def main() -> None:
         results = write_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
         write_model_card(args.output_dir, config, results)
         print_results(sequences, splits, metrics, trainer.protocol)
+        if args.shard_embeddings:
+            model = AutoModel.from_pretrained(args.output_dir)  # of the rows that were here others have some
         print_recommendations(model, sequences.catalog, splits.test)
     # The first to leave takes the process group with it.
     processes.wait_for_everyone()
