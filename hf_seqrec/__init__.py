@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Where each public name lives; imported at first use, so that `import hf_seqrec` stays light.
 _HOMES = {
     "Catalog": "hf_seqrec.data.catalog",
+    "Recommender": "hf_seqrec.recommender",
     "SeqRecConfig": "hf_seqrec.models.configuration_seqrec",
     "SeqRecOutput": "hf_seqrec.models.modeling_seqrec",
     "SeqRecPreTrainedModel": "hf_seqrec.models.modeling_seqrec",
