@@ -37,16 +37,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Ch
     folder = Path(name_or_path)
     if not folder.is_dir():
         folder = _fetch(str(name_or_path), revision)
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder} is not a checkpoint folder: it has no config.json. Pass what `save_pretrained` wrote."
-        )
-    config = _load_config(folder)
-    if config.model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"{folder} holds a {config.model_type!r} model, expected one of {', '.join(MODEL_TYPES)}. "
-            "Load it with the library that it belongs to."
-        )
+    load_config(folder)
     model = _load_weights(folder)
     catalog = Catalog.load(folder)
     if catalog.n_items != model.config.n_items:
@@ -64,11 +55,27 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise ValueError(f"{name!r} is no folder, nor a model on the Hub that can be reached: {error}") from error
 
 
-def _load_config(folder: Path) -> PreTrainedConfig:
+def load_config(folder: Path) -> PreTrainedConfig:
+    """
+    Load the configuration of a checkpoint folder.
+
+    Raises:
+        ValueError: if the folder is no checkpoint, holds another kind of model, or the configuration is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is not a checkpoint folder: it has no config.json. Pass what `save_pretrained` wrote."
+        )
     try:
-        return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}/config.json is damaged or of an unknown model type: {error}") from error
+    if config.model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"{folder} holds a {config.model_type!r} model, expected one of {', '.join(MODEL_TYPES)}. "
+            "Load it with the library that it belongs to."
+        )
+    return config
 
 
 def _load_weights(folder: Path) -> SeqRecPreTrainedModel:

@@ -6,9 +6,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .model_card import CURVES_FILE
 
-FILE_NAME = "curves.png"
+logger = logging.get_logger(__name__)
 
 
 class CurvesCallback(TrainerCallback):
@@ -19,7 +19,7 @@ class CurvesCallback(TrainerCallback):
     ) -> None:
         """Draw again with the newest point."""
         if state.is_world_process_zero:
-            draw_curves(state.log_history, os.path.join(str(args.output_dir), FILE_NAME))
+            draw_curves(state.log_history, os.path.join(str(args.output_dir), CURVES_FILE))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,7 +7,9 @@ writes a card beside each file of results: a run's `results.json`, or what `pyth
 """
 
 import argparse
+import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,26 +17,50 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from .auto import model_class
+
 CARD_FILE = "README.md"
+RESULTS_FILE = "results.json"
+CURVES_FILE = "curves.png"
+# Where the name of the repository goes when it is known.
+_REPOSITORY = "this/repository"
 _METRIC_NAMES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 _CUT_OFFS = (1, 5, 10, 20)
 
 
-def write_model_card(folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None) -> Path:
+def write_model_card(
+    folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None, repo_id: str | None = None
+) -> Path:
     r"""
     Write `README.md` into a checkpoint folder and return its path.
 
     Args:
-        folder (`str`): The checkpoint folder.
+        folder (`str`): The checkpoint folder. Its `curves.png` is shown, where it has one.
         config (`PreTrainedConfig`): The model's configuration.
         results (`dict`, *optional*): What `results.json` holds. Without it the card says that nothing was measured.
+        repo_id (`str`, *optional*): Where on the Hub the model will be.
     """
     path = Path(folder) / CARD_FILE
-    render_model_card(config.model_type, config.n_items, results).save(path)
+    picture = CURVES_FILE if (path.parent / CURVES_FILE).is_file() else None
+    card = str(render_model_card(config.model_type, config.n_items, results, picture))
+    path.write_text(card if repo_id is None else of_repository(card, repo_id), encoding="utf-8")
     return path
 
 
-def render_model_card(model_type: str, n_items: int, results: dict[str, Any] | None) -> ModelCard:
+def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
+    """Return a card with the name of its repository in its examples, and a licence in its metadata if it has none."""
+    card = card.replace(_REPOSITORY, repo_id)
+    if licence is not None:
+        metadata = ModelCard(card)
+        if metadata.data.get("license") is None:
+            metadata.data["license"] = licence
+            card = str(metadata).replace(_NO_LICENCE, f"Licence of the weights: {licence}.")
+    return card
+
+
+def render_model_card(
+    model_type: str, n_items: int, results: dict[str, Any] | None, picture: str | None = None
+) -> ModelCard:
     r"""
     Render the card: metadata that the Hub reads, how to load the model, and how every number was measured.
 
@@ -42,6 +68,7 @@ def render_model_card(model_type: str, n_items: int, results: dict[str, Any] | N
         model_type (`str`): Which system it is.
         n_items (`int`): Items of its catalog.
         results (`dict`, *optional*): What `results.json` holds. Without it the card says that nothing was measured.
+        picture (`str`, *optional*): File beside the card with the curves of loss and metrics.
     """
     title = model_type if results is None else f"{model_type} on {_dataset_name(results)}"
     data = ModelCardData(
@@ -58,29 +85,72 @@ def render_model_card(model_type: str, n_items: int, results: dict[str, Any] | N
         "the ordered history of what a user played, watched or bought, it scores every item for what comes next.",
         _USE,
         "## Results\n\nNothing was measured with this checkpoint." if results is None else _results(results),
+        *([] if picture is None else [f"![Loss and validation metrics by epoch]({picture})"]),
         _LIMITS,
+        _licences(results),
+        _citations(model_type, results),
     ]
     return ModelCard("\n\n".join(sections) + "\n")
 
 
-_USE = """## Use
+_USE = f"""## Use
 
 ```python
-import hf_seqrec
+import torch
 from hf_seqrec.checkpoint import load_checkpoint
 
-model, catalog = load_checkpoint("this/repository")
+model, catalog = load_checkpoint("{_REPOSITORY}")
 rows, scores = model.recommend(torch.tensor([catalog.encode(["raw id", "another raw id"])]), top_k=10)
 print(catalog.describe(rows[0]))
 ```
 
-Without the package, `AutoModel.from_pretrained("this/repository", trust_remote_code=True)` loads the same model;
-`catalog.parquet` says which raw item id stands at which row."""
+From a shell: `python -m hf_seqrec.recommend {_REPOSITORY} --history "raw id" "another raw id"`. Without the package,
+`AutoModel.from_pretrained("{_REPOSITORY}", trust_remote_code=True)` loads the same model; `catalog.parquet` says
+which raw item id stands at which row."""
 
-_LIMITS = """## Limits
+_LIMITS = """## Intended use and limits
 
-Items that were not in the training log cannot be recommended, and items unknown to the catalog cannot be part of a
-history. Like any model of logged behaviour it favours what was popular when the log was written."""
+For ranking the items of its catalog for people with a history like those it was trained on, and for comparing
+recommenders under the same protocol. Not for decisions about people, nor as a measure of what is good: it says what
+tends to come next in the log.
+
+- **No cold items.** Items that were not in the training log cannot be recommended, and items unknown to the catalog
+  cannot be part of a history.
+- **Popularity bias.** Like any model of logged behaviour it favours what was popular when the log was written, and
+  recommending from it makes that more popular still. Look at coverage and at the metrics of rare items before use.
+- **It ages.** What came into fashion after the log was written is not in the model.
+- The numbers are of held-out events of the same log, not of people who were shown the recommendations."""
+
+_NO_LICENCE = "No licence was chosen for the weights."
+
+
+def _licences(results: dict[str, Any] | None) -> str:
+    """Say on what terms the weights, the code and the data are."""
+    source = {} if results is None else results["statistics"].get("about", {})
+    lines = [f"{_NO_LICENCE} The code in this repository is part of hf-seqrec, Apache-2.0."]
+    if results is not None:
+        terms = source.get("licence") or source.get("licence_id")
+        lines.append(
+            f"Licence of the data: {terms}"
+            if terms
+            else f"The licence of the data ({_dataset_name(results)}) was not recorded: ask its source before you "
+            "use the model for more than research."
+        )
+    if source.get("homepage"):
+        lines.append(f"Source of the data: {source['homepage']}")
+    return "## Licence\n\n" + "\n\n".join(lines)
+
+
+def _citations(model_type: str, results: dict[str, Any] | None) -> str:
+    """Name who proposed the model, as its class does, and what the data asks to be cited with."""
+    first_line = (inspect.getdoc(model_class(model_type)) or "").splitlines()[0]
+    found = re.match(r"\S+ \([^)]*https?://[^)]*\)", first_line)
+    assert found is not None  # tests look at every model
+    parts = [f"## Citation\n\nThe model: {found.group()}."]
+    citation = None if results is None else results["statistics"].get("about", {}).get("citation")
+    if citation:
+        parts.append(f"The data:\n\n```bibtex\n{citation.strip()}\n```")
+    return "\n\n".join(parts)
 
 
 def _dataset_name(results: dict[str, Any]) -> str:
@@ -95,6 +165,8 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
             dataset_type=_dataset_name(results),
             dataset_name=_dataset_name(results),
             dataset_split="test",
+            # Stated once, where the Hub keeps what a result was measured on.
+            dataset_args={"protocol": results["protocol"]},
             metric_type=f"{name}@{k}{suffix}",
             metric_name=f"{shown}@{k}, {ranking}",
             metric_value=round(results["metrics"][f"test_{name}@{k}{suffix}"], 4),
@@ -113,7 +185,7 @@ def _rankings(results: dict[str, Any]) -> dict[str, str]:
 
 
 def _results(results: dict[str, Any]) -> str:
-    metrics, statistics = results["metrics"], results["statistics"]
+    metrics = results["metrics"]
     header = ["split", "ranking", *(f"{shown}@{k}" for shown in _METRIC_NAMES.values() for k in (5, 10, 20))]
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     for prefix, split in (("eval", "validation"), ("test", "test")):
@@ -123,7 +195,6 @@ def _results(results: dict[str, Any]) -> str:
                 cells = ("" if number is None else f"{number:.4f}" for number in numbers)
                 lines.append(" | ".join([split, ranking, *cells]))
     table = "\n".join(f"| {line} |" for line in lines)
-    counts = ", ".join(f"{statistics[f'n_{name}']:,} {name}" for name in ("users", "items", "interactions"))
     versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
     if results.get("commit"):
         versions += f"; commit {results['commit']}"
@@ -131,17 +202,35 @@ def _results(results: dict[str, Any]) -> str:
     protocol = f"Protocol: {results['protocol']}." + (f" Counts: {takes_part}." if takes_part else "")
     return f"""## Results
 
-{_dataset_name(results)}: {counts}.
+{_data(results)}
 
 {protocol}
 
 {table}
 
-{_details(results)}{_how_made(results)} Versions: {versions}.
+{_details(results)}## {"Training" if "epochs" in results else "Evaluation"} and hardware
+
+{_how_made(results)} Versions: {versions}.
 
 ```
 {results["command"]}
 ```"""
+
+
+def _data(results: dict[str, Any]) -> str:
+    """Say what the numbers were measured on: counts, histories, what was filtered."""
+    statistics = results["statistics"]
+    counts = ", ".join(f"{statistics[f'n_{name}']:,} {name}" for name in ("users", "items", "interactions"))
+    text = f"Data: {_dataset_name(results)}, {counts}"
+    if length := statistics.get("history_length"):
+        text += (
+            f"; {length['min']:,} to {length['max']:,} events a user, median {length['median']:g}, mean "
+            f"{length['mean']:g}; {statistics['density']:.4%} of all pairs"
+        )
+    steps = statistics.get("steps", [])
+    if len(steps) > 1:
+        text += "; filtered: " + ", ".join(f"{step['name']} ({step['n_interactions']:,} left)" for step in steps[1:])
+    return f"{text}."
 
 
 def _how_made(results: dict[str, Any]) -> str:

@@ -2,14 +2,18 @@
 
 import importlib.metadata
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_HIDDEN = "<token>"
 _PACKAGES = ("hf-seqrec", "torch", "transformers", "accelerate", "numba", "triton")
 
 
@@ -22,6 +26,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def command(words: Sequence[str]) -> str:
+    """Return a command as it is typed, without the tokens in it: it goes into files that are shared."""
+    shown, is_token = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        shown.append(_HIDDEN if is_token else f"{option}={_HIDDEN}" if option.endswith("_token") and equals else word)
+        is_token = word.startswith("--") and word.endswith("_token")
+    return re.sub(r"\bhf_\w{20,}", _HIDDEN, shlex.join(shown))
 
 
 def commit(file: str | Path = __file__) -> str | None:

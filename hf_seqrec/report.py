@@ -1,7 +1,6 @@
 """What a run leaves and prints at its end: results and how they were made, metrics, a user's recommendations."""
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from .arguments import RunArguments
 from .data.catalog import Catalog
 from .data.sequences import Sequences
 from .data.splits import HistoryDataset, LeaveOneOut
+from .model_card import RESULTS_FILE
 from .models.modeling_seqrec import SeqRecPreTrainedModel
 from .protocol import EvaluationProtocol
-from .provenance import commit, hardware, versions
+from .provenance import command, commit, hardware, versions
 from .run_data import Splits
 from .trainer import SeqRecTrainer
 
-RESULTS_FILE = "results.json"
 _SHOWN_METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10", "hr@20")
 
 
@@ -56,7 +55,7 @@ def write_results(
         "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
         "arguments": arguments.what_is_trained(),
         "objective": arguments.training.what_is_learned(),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": command([Path(sys.executable).name, *sys.argv]),
         "seed": arguments.training.seed,
         "versions": versions(),
         "commit": commit(),

@@ -4,9 +4,35 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_seqrec.model_card import main, render_model_card
+import hf_seqrec
+from hf_seqrec import Mamba4RecConfig
+from hf_seqrec.model_card import main, of_repository, render_model_card, write_model_card
 
 CARDS = Path(__file__).parents[1] / "model_cards"
+RESULTS = {
+    "model_type": "mamba4rec",
+    "dataset": "data/shop",
+    "statistics": {
+        **{"n_users": 6040, "n_items": 1000, "n_interactions": 50_000, "density": 50_000 / 6_040_000},
+        "history_length": {"min": 3, "median": 7.0, "mean": 8.28, "max": 90},
+        "steps": [
+            {"name": "shop.csv", "n_users": 7000, "n_items": 2000, "n_interactions": 60_000},
+            {"name": "5-core", "n_users": 6040, "n_items": 1000, "n_interactions": 50_000},
+        ],
+        "about": {"licence": "For research only.", "homepage": "https://shop.example", "citation": "@misc{shop}"},
+    },
+    "protocol": "leave-one-out: the last event for test, full ranking over the catalog",
+    "metrics": {"eval_ndcg@10": 0.25, "test_ndcg@10": 0.2, "test_hr@10": 0.3, "test_ndcg@10_with_seen": 0.125},
+    "best_step": 30,
+    "epochs": 4.0,
+    "train_seconds": 1234.5,
+    "parameters": 290_944,
+    "command": "python trainer/run.py",
+    "seed": 42,
+    "versions": {"torch": "2.13.0"},
+    "commit": "abc123",
+    "hardware": {"device": "cpu", "threads": 2, "processes": 1, "peak_memory_bytes": 2**30},
+}
 
 
 def test_a_checkpoint_without_results_says_so():
@@ -14,6 +40,71 @@ def test_a_checkpoint_without_results_says_so():
     assert "Nothing was measured with this checkpoint." in card.text
     assert "over 1,000 items" in card.text
     assert card.data.eval_results is None
+    # What holds for any checkpoint is there all the same.
+    for text in ("No cold items", "Popularity bias", "## Use", "## Licence", "## Citation"):
+        assert text in card.text
+
+
+def test_the_hub_reads_what_was_measured(tmp_path):
+    card = render_model_card("mamba4rec", 1000, RESULTS)
+    card.save(tmp_path / "README.md")
+    read = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert read == card.data.eval_results
+    assert {result.metric_type: result.metric_value for result in read} == {
+        **{"ndcg@10": 0.2, "hr@10": 0.3, "ndcg@10_with_seen": 0.125},
+    }
+    # No number without what it is a number of.
+    for result in read:
+        assert result.dataset_split == "test"
+        assert result.dataset_args == {"protocol": RESULTS["protocol"]}
+        assert ("history not excluded" in result.metric_name) == result.metric_type.endswith("_with_seen")
+
+
+def test_everything_that_was_recorded_is_in_the_card():
+    text = render_model_card("mamba4rec", 1000, RESULTS).text
+    for fact in (
+        "Data: shop, 6,040 users, 1,000 items, 50,000 interactions; 3 to 90 events a user, median 7, mean 8.28",
+        "0.8278% of all pairs; filtered: 5-core (50,000 left).",
+        "Protocol: leave-one-out: the last event for test",
+        "Trained for 4 epochs in 1,234 s on cpu (2 threads, 1 process(es)), at most 1.0 GiB of memory, seed 42",
+        "commit abc123",
+        "Licence of the data: For research only.",
+        "https://shop.example",
+        "```bibtex\n@misc{shop}\n```",
+        "Mamba4Rec (Liu et al. 2024, https://arxiv.org/abs/2403.03900)",
+    ):
+        assert fact in text
+
+
+def test_a_licence_that_nobody_recorded():
+    statistics = {name: value for name, value in RESULTS["statistics"].items() if name != "about"}
+    text = render_model_card("mamba4rec", 1000, RESULTS | {"statistics": statistics}).text
+    assert "The licence of the data (shop) was not recorded" in text
+
+
+def test_curves_are_shown_where_they_were_drawn(tmp_path):
+    config = Mamba4RecConfig(vocab_size=1001)
+    assert "curves.png" not in write_model_card(tmp_path, config, RESULTS).read_text()
+    (tmp_path / "curves.png").write_bytes(b"picture")
+    assert "](curves.png)" in write_model_card(tmp_path, config, RESULTS).read_text()
+
+
+def test_the_name_of_the_repository():
+    card = of_repository(str(render_model_card("mamba4rec", 1000, RESULTS)), "org/shop", "mit")
+    assert 'load_checkpoint("org/shop")' in card
+    assert "this/repository" not in card
+    assert "No licence was chosen" not in card
+    assert ModelCard(card).data.license == "mit"
+    assert ModelCard(card).data.eval_results == render_model_card("mamba4rec", 1000, RESULTS).data.eval_results
+    # A licence that the card has already is not replaced.
+    assert ModelCard(of_repository(card, "org/shop", "cc-by-4.0")).data.license == "mit"
+
+
+@pytest.mark.parametrize("model_type", hf_seqrec.MODEL_TYPES)
+def test_every_model_names_those_who_proposed_it(model_type):
+    citation = render_model_card(model_type, 10, None).text.split("## Citation")[1]
+    assert hf_seqrec.auto.model_class(model_type).__name__ in citation
+    assert "https://" in citation
 
 
 @pytest.mark.parametrize("path", sorted(CARDS.glob("*/*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}")

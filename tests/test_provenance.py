@@ -2,7 +2,7 @@ import subprocess
 
 import torch
 
-from hf_seqrec.provenance import commit, hardware, versions
+from hf_seqrec.provenance import command, commit, hardware, versions
 
 
 def test_the_commit_of_a_tracked_file(tmp_path):
@@ -30,3 +30,8 @@ def test_the_machine_and_what_is_installed():
     block = torch.ones(2**22)
     assert hardware(torch.device("cpu"))["peak_memory_bytes"] > block.nbytes
     assert versions()["torch"] == torch.__version__.split("+")[0] or versions()["torch"] == torch.__version__
+
+
+def test_no_token_stays_in_a_command():
+    words = ["run.py", "--hub_token", "secret", "--hub_token=secret", "--dataset", "my log", "--x", "hf_" + "a" * 30]
+    assert command(words) == ("run.py --hub_token '<token>' '--hub_token=<token>' --dataset 'my log' --x <token>")

@@ -47,6 +47,11 @@ class About:
     citation: str | None = None
     command: str | None = None
 
+    def source(self) -> dict[str, str]:
+        """Return what is known of where the data comes from and on which terms, for the cards of its models."""
+        names = ("homepage", "licence", "licence_id", "citation")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
 
 def render_card(about: About, catalog: Catalog, statistics: dict[str, Any], has_picture: bool) -> str:
     """Write the card (Markdown with YAML metadata) of a dataset folder with these statistics."""

@@ -69,7 +69,9 @@ def fill_dataset_folder(
     catalog.save(folder)
     (folder / SEQUENCES_FOLDER).mkdir()
     write_sequences(folder / SEQUENCES_FOLDER)
-    statistics = count_statistics(lengths, catalog.n_items) | statistics
+    # A dataset that was added to keeps its source, unless something else is said of it.
+    source = about.source()
+    statistics = count_statistics(lengths, catalog.n_items) | statistics | ({"about": source} if source else {})
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
     has_picture = draw_statistics(lengths, catalog.counts, folder / PICTURE_FILE)
     card = render_card(about, catalog, statistics, has_picture)
