@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores held at once, in float32. On a CPU 2 MiB, which stay in the second-level caches of two cores while they are
+# Scores held at once, in float32. On a CPU 1 MiB a thread, which stays in a core's second-level cache while it is
 # multiplied, normalised and multiplied again; on an accelerator 256 MiB, enough to keep it busy.
-_SCORES_AT_ONCE = {"cpu": 2**19}
+_SCORES_AT_ONCE_PER_THREAD = 2**18
 _SCORES_AT_ONCE_ON_ACCELERATORS = 2**26
 # Catalogs up to this many rows are scored whole, some positions at a time, with three matrix products, which are slow
 # with few positions, whatever the cache holds; larger ones in chunks, which takes four products, but all of a good
@@ -74,7 +74,9 @@ def full_softmax_loss(
 
 
 def _scores_at_once(device: torch.device) -> int:
-    return _SCORES_AT_ONCE.get(device.type, _SCORES_AT_ONCE_ON_ACCELERATORS)
+    if device.type == "cpu":
+        return _SCORES_AT_ONCE_PER_THREAD * torch.get_num_threads()
+    return _SCORES_AT_ONCE_ON_ACCELERATORS
 
 
 class _WholeCatalogLoss(torch.autograd.Function):
