@@ -92,7 +92,7 @@ class _LargestTensor(TorchDispatchMode):
 
 def test_the_scores_of_all_positions_never_exist(monkeypatch):
     # 512 positions, 501 rows: 256,512 scores. A chunk of 128 positions, or of items, has a quarter of them.
-    monkeypatch.setattr(losses, "_SCORES_AT_ONCE", {"cpu": 128 * 501})
+    monkeypatch.setattr(losses, "_scores_at_once", lambda device: 128 * 501)
     hidden_states, item_embeddings, labels, _ = example(m=512, v=501, d=4)
     with _LargestTensor() as largest:
         full_softmax_loss(hidden_states, item_embeddings, labels).backward()
