@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from transformers.utils import logging
 from .checkpoint import load_checkpoint
 from .data.catalog import Catalog
 from .models.modeling_seqrec import SeqRecPreTrainedModel
+
+if TYPE_CHECKING:
+    from .sessions import Session, SessionStore
 
 logger = logging.get_logger(__name__)
 
@@ -69,6 +72,9 @@ class Recommender:
     >>> recommender = Recommender.from_pretrained("runs/ml-1m")
     >>> recommender.recommend(["1193", "661"], top_k=1)
     [Recommendation(item_id='914', score=7.2, title='My Fair Lady (1964)')]
+    >>> session = recommender.session("ann")
+    >>> session.add("1193")
+    True
     ```
     """
 
@@ -174,6 +180,24 @@ class Recommender:
         """Name catalog rows: raw ids and titles beside the scores."""
         named = zip(self.catalog.decode(rows), scores, self.catalog.describe(rows), strict=True)
         return [Recommendation(item_id, float(score), title) for item_id, score, title in named]
+
+    def session(self, user: str) -> "Session":
+        r"""
+        Return a user's live session: `add` an item, `recommend` at any moment, in constant time and memory.
+
+        Sessions of the same user are one. They are kept in `sessions`, 10,000 at most.
+
+        Raises:
+            ValueError: if the model carries no state.
+        """
+        return self.sessions.session(user)
+
+    @cached_property
+    def sessions(self) -> "SessionStore":
+        """The [`SessionStore`] of `session`."""
+        from .sessions import SessionStore
+
+        return SessionStore(self)
 
     def check_top_k(self, top_k: int) -> None:
         """Refuse a `top_k` that is not in 1..n_items."""
