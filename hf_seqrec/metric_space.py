@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import HfApi, RepoCard
+from huggingface_hub import CommitInfo, RepoCard
 
 import hf_seqrec.metrics
+
+from .hub import upload
 
 MODULES = ("full_ranking", "sampled_ranking", "grouped_ranking", "beyond_accuracy")
 _METRICS = Path(hf_seqrec.metrics.__file__).parent
@@ -100,12 +102,34 @@ def render_metric_card(name: str) -> RepoCard:
     return RepoCard("---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def push_metric_space(folder: Path, namespace: str, private: bool = False) -> str:
-    """Upload the folder of a metric as the Space `namespace/<its name>`, made first where there is none; its id."""
-    api, repo_id = HfApi(), f"{namespace}/{folder.name}"
-    api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-    api.upload_folder(repo_id=repo_id, repo_type="space", folder_path=folder, commit_message="Upload the metric")
-    return repo_id
+def push_metric_space(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload the metric",
+) -> CommitInfo:
+    """
+    Upload the folder of a metric as a Space and return the commit; see [`~hf_seqrec.hub.upload`].
+
+    Raises:
+        ValueError: if the Space is not called like the module, as `evaluate` wants it.
+    """
+    if repo_id.split("/")[-1] != folder.name:
+        raise ValueError(
+            f"`repo_id` must end with the name of the metric, or `evaluate.load` would not find its file: got "
+            f"{repo_id!r}, expected 'org/{folder.name}'."
+        )
+    return upload(
+        folder,
+        repo_id,
+        "space",
+        space_sdk="gradio",
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
+    )
 
 
 def _metric_class(name: str) -> type[Any]:
@@ -132,7 +156,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
     folder = write_metric_space(arguments.name, arguments.output)
     print(f"Wrote {folder}")
     if arguments.push_to_hub:
-        print(f'evaluate.load("{push_metric_space(folder, arguments.push_to_hub, arguments.private)}")')
+        name = f"{arguments.push_to_hub}/{folder.name}"
+        commit = push_metric_space(folder, name, private=arguments.private or None)
+        print(f'evaluate.load("{commit.repo_url.repo_id}")')
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
-import hf_seqrec.metric_space
-from hf_seqrec.metric_space import MODULES, main, render_metric_card, write_metric_space
+from hf_seqrec.metric_space import MODULES, push_metric_space, render_metric_card, write_metric_space
 
 CALLS = {
     "full_ranking": {"predictions": [[9.0, 0.9, 0.5]], "references": [2], "seen_items": [[1]], "k": 1},
@@ -70,24 +68,10 @@ def test_citations_reach_the_card():
     assert "10.1145/3394486.3403226" in str(render_metric_card("sampled_ranking"))
 
 
-def test_uploads_what_was_written(tmp_path, monkeypatch, capsys):
-    calls = []
-
-    class Hub:
-        def create_repo(self, repo_id, **options):
-            calls.append(("create", repo_id, options["repo_type"], options["space_sdk"], options["private"]))
-
-        def upload_folder(self, repo_id, repo_type, folder_path, commit_message):
-            calls.append(("upload", repo_id, repo_type, sorted(path.name for path in Path(folder_path).iterdir())))
-
-    monkeypatch.setattr(hf_seqrec.metric_space, "HfApi", Hub)
-    main(["beyond_accuracy", "--output", str(tmp_path), "--push_to_hub", "shop", "--private"])
-    files = ["README.md", "app.py", "beyond_accuracy.py", "item_lists.py", "requirements.txt"]
-    assert calls == [
-        ("create", "shop/beyond_accuracy", "space", "gradio", True),
-        ("upload", "shop/beyond_accuracy", "space", files),
-    ]
-    assert 'evaluate.load("shop/beyond_accuracy")' in capsys.readouterr().out
+def test_a_space_of_another_name(tmp_path):
+    folder = write_metric_space("beyond_accuracy", tmp_path)
+    with pytest.raises(ValueError, match=r"`repo_id` must end with the name of the metric.* 'org/beyond_accuracy'"):
+        push_metric_space(folder, "org/coverage")
 
 
 def test_another_name(tmp_path):

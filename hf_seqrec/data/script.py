@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, cached_assets_path
+from huggingface_hub import CommitInfo, cached_assets_path
 from transformers import HfArgumentParser
 
+from ..hub import upload
 from .build import BuildArguments, build_dataset
 from .dataset_card import About
 from .dataset_folder import check_replaceable
@@ -140,18 +141,29 @@ def print_statistics(folder: Path) -> None:
 
 def push_to_hub(folder: Path, repo_id: str) -> str:
     """Upload a dataset folder and return its address. A repository that is not there yet is made, private."""
-    hub = HfApi()
-    # An existing repository keeps who may see it.
-    address = hub.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
-    hub.upload_folder(
-        repo_id=repo_id,
-        repo_type="dataset",
-        folder_path=folder,
-        commit_message="Upload dataset",
+    return str(push_dataset(folder, repo_id).repo_url)
+
+
+def push_dataset(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    commit_message: str = "Upload dataset",
+) -> CommitInfo:
+    """Upload a dataset folder and return the commit; the arguments are those of [`~hf_seqrec.hub.upload`]."""
+    return upload(
+        folder,
+        repo_id,
+        "dataset",
+        # Of a new one: an existing repository keeps who may see it.
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
         # What an earlier version had more of, such as shards.
         delete_patterns=["*.parquet"],
     )
-    return str(address)
 
 
 def command_line() -> str:

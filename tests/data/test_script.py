@@ -1,7 +1,6 @@
 import base64
 import json
 import sys
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,6 +8,7 @@ from threading import Thread
 import pytest
 from huggingface_hub import HfApi
 
+import hf_seqrec.hub
 from hf_seqrec.data import script
 from hf_seqrec.data.interactions import InteractionsArguments
 from hf_seqrec.data.script import PathArguments, Published, command_line, known_columns, open_source, push_to_hub
@@ -68,7 +68,7 @@ def start_hub(monkeypatch):
         thread.start()
         servers.append((server, thread))
         hub.address = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setattr(script, "HfApi", partial(HfApi, endpoint=hub.address, token="hf_test"))
+        monkeypatch.setattr(hf_seqrec.hub, "HfApi", lambda token: HfApi(hub.address, token="hf_test"))
         return hub
 
     yield start
