@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from .data.catalog import Catalog
@@ -29,10 +29,11 @@ from .protocol import model_inputs
 from .ranks import check_ranks_agree
 from .run_folder import LAST_FILE
 from .sharded_embedding import check_optimizer_shards, shard_item_embedding
+from .trainer_push import PushingTrainer
 from .training_args import SeqRecTrainingArguments
 
 
-class SeqRecTrainer(Trainer):
+class SeqRecTrainer(PushingTrainer):
     r"""
     transformers' [`Trainer`] for sequential recommenders.
 
@@ -52,6 +53,7 @@ class SeqRecTrainer(Trainer):
 
     Raises:
         ValueError: if the catalog and the model's item embedding have different sizes.
+        PushError: with `args.push_to_hub`, if the Hub refuses to make the repository.
     """
 
     args: SeqRecTrainingArguments
@@ -72,6 +74,8 @@ class SeqRecTrainer(Trainer):
                 f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items}. Build the model "
                 f"with `vocab_size={type(model.config).__name__}.vocab_size_for(catalog.n_items)`."
             )
+        if args.push_to_hub and catalog is None:
+            raise ValueError("`catalog` must be given with `push_to_hub`: others need it to name what is recommended.")
         # Of a sliding window the collators take all there is.
         window = "last" if args.window == "sliding" else args.window
         self.collators = collators_for(model.config, args.max_length, window, args.seed, args.train_on)

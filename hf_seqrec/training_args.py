@@ -1,6 +1,7 @@
 """How a model is trained and evaluated: transformers' TrainingArguments with what histories need."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from .data.negatives import NEGATIVES, check_negatives
 from .data.objectives import TRAIN_ON
 from .data.windows import check_stride
 from .embedding_optimizer import EMBEDDING_OPTIMIZERS
+from .hub import check_repo_id
 from .models.configuration_seqrec import DEFAULT_NEGATIVES
 from .protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
 
@@ -210,6 +212,8 @@ class SeqRecTrainingArguments(TrainingArguments):
                 f"`early_stopping_patience` must be at least 1, got {self.early_stopping_patience}. "
                 "Leave it out to train for all of `num_train_epochs`."
             )
+        if self.push_to_hub:
+            check_repo_id(self.hub_model_id or Path(self.output_dir).absolute().name, "hub_model_id")
         # Without an accelerator Accelerate joins processes only if it is told that they shall use the CPU: they would
         # each train on everything, in the same folder.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()

@@ -19,7 +19,6 @@ from transformers import AutoModel, set_seed
 from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
-from hf_seqrec.model_card import write_model_card
 from hf_seqrec.processors import use_processors
 from hf_seqrec.ranks import check_launcher
 from hf_seqrec.report import print_recommendations, print_results, write_results
@@ -66,10 +65,10 @@ def main() -> None:
     # `predict` and not `evaluate`: early stopping would miss its metric among those of the test set.
     tested: Any = trainer.predict(splits.test, metric_key_prefix="test").metrics
     metrics = trainer.evaluate() | tested
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # pushed below, with its results
     if processes.is_main_process:
-        results = write_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
-        write_model_card(args.output_dir, config, results)
+        trainer.results = write_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
+        trainer.create_model_card()
         print_results(sequences, splits, metrics, trainer.protocol)
         if args.shard_embeddings:
             model = AutoModel.from_pretrained(args.output_dir)  # of the rows that were here others have some
@@ -77,6 +76,8 @@ def main() -> None:
     # The first to leave takes the process group with it.
     processes.wait_for_everyone()
     trainer.end()
+    if args.push_to_hub and processes.is_main_process:
+        print(f"Pushed to {trainer.push_saved().repo_url}")
 
 
 if __name__ == "__main__":
