@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
@@ -53,8 +52,7 @@ def model_rows(dataset: Catalog, model: Catalog) -> npt.NDArray[np.int64]:
     Raises:
         ValueError: if the two catalogs share no item.
     """
-    found = pc.index_in(dataset.item_ids, value_set=model.item_ids)
-    rows = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    rows = model.rows_of(dataset.item_ids)
     if not rows.any():
         raise ValueError(
             f"The checkpoint's catalog of {model.n_items:,} items (such as {model.item_ids[0].as_py()!r}) and the "

@@ -146,6 +146,10 @@ class Catalog:
             )
         return rows
 
+    def rows_of(self, item_ids: Iterable[str | int]) -> npt.NDArray[np.int64]:
+        """Rows of raw ids, `(n,)`; 0 where the catalog has none."""
+        return self._look_up(item_ids)[0]
+
     def encode_known(self, item_ids: Iterable[str | int]) -> tuple[npt.NDArray[np.int64], int]:
         """Rows of the raw ids that the catalog has, in their order, and how many ids it does not have."""
         rows, _ = self._look_up(item_ids)

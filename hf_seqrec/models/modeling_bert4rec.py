@@ -93,6 +93,10 @@ class BERT4Rec(SeqRecPreTrainedModel):
         input_ids, attention_mask = (nn.functional.pad(values, (0, 1)) for values in (input_ids, attention_mask))
         return input_ids.scatter(1, end, self.config.mask_row), attention_mask.scatter(1, end, 1)
 
+    def item_tables(self) -> dict[str, Tensor]:
+        """Return the parameters that have a row for each item, by name: padding first, other special rows last."""
+        return super().item_tables() | {"output_bias": self.output_bias}
+
     def output_items(self) -> tuple[Tensor, Tensor | None]:
         """Return the embeddings `(n_items + 1, d)` of all rows but the mask's, and the bias of their scores."""
         return self.item_embeddings.weight[: self.config.mask_row], self.output_bias

@@ -131,6 +131,62 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self.item_embeddings.sparse = True
         return [self.item_embeddings.weight, *([] if bias is None else [bias])]
 
+    def item_tables(self) -> dict[str, Tensor]:
+        """Return the parameters that have a row for each item, by name: padding first, other special rows last."""
+        return {"item_embeddings.weight": self.item_embeddings.weight}
+
+    @torch.no_grad()
+    def replace_items(self, tables: dict[str, Tensor]) -> None:
+        r"""
+        Take the values of other items, and as many items as they are; padding and other special rows stay.
+
+        Args:
+            tables (`dict[str, torch.Tensor]`): For each of [`item_tables`], by name, the values of rows `1..n_items`,
+                `(n_items, ...)`.
+
+        Raises:
+            ValueError: if a table is missing or unknown, or their shapes do not fit.
+        """
+        if self._shards is not None:
+            raise ValueError("The item embedding is shared out among ranks. Replace the items of a model before that.")
+        before = self.item_tables()
+        shapes = {name: tuple(values.shape[1:]) for name, values in tables.items()}
+        wanted = {name: tuple(table.shape[1:]) for name, table in before.items()}
+        if shapes != wanted or len({len(values) for values in tables.values()}) != 1:
+            raise ValueError(
+                f"`tables` must hold as many rows of each of {', '.join(wanted)} as there are items, of shapes "
+                f"{wanted}, got {({name: tuple(values.shape) for name, values in tables.items()})}."
+            )
+        n_items = self.config.n_items
+        for name, table in before.items():
+            values = tables[name].to(table)
+            table.data = torch.cat([table.data[:1], values, table.data[1 + n_items :]])
+            table.grad = None
+        self.item_embeddings.num_embeddings = len(self.item_embeddings.weight)
+        self.config.vocab_size = type(self.config).vocab_size_for(len(values))
+
+    def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
+        r"""
+        Carry this model over to another catalog, in place: see [`~hf_seqrec.adapt.adapt_to_catalog`].
+
+        Args:
+            old_catalog, new_catalog ([`~hf_seqrec.Catalog`]): What the rows stand for now, and shall stand for.
+            options: What becomes of new and vanished items: `new_items`, `keep_vanished`, `histories`, `seed`.
+
+        Returns:
+            [`~hf_seqrec.adapt.CatalogChange`]: its `catalog` is the one to save with the model.
+
+        Raises:
+            ModuleNotFoundError: if the package is not installed, as where the model is loaded as remote code.
+        """
+        try:
+            from hf_seqrec.adapt import adapt_to_catalog
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "`adapt_to_catalog` needs the package of which this model is a part, hf_seqrec, installed."
+            ) from error
+        return adapt_to_catalog(self, old_catalog, new_catalog, **options)
+
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs
     @can_return_tuple
