@@ -16,6 +16,7 @@ user or of a thousand is one call of the model. The scores are those of the whol
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -99,7 +100,7 @@ class SessionStore:
     def __contains__(self, user: str) -> bool:
         return user in self._slots
 
-    @property
+    @cached_property
     def bytes_per_user(self) -> int:
         """What a session takes, in bytes, without the user's id: state, seen items, and the last items if needed."""
         states, queries = self._one_event()
