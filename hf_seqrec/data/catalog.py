@@ -1,6 +1,7 @@
 """The catalog: which raw item id stands at which row of the embedding. Needs numpy and pyarrow, nothing else."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +95,18 @@ class Catalog:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(self.table, path, compression="zstd")
         return path
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """
+        Upload `catalog.parquet` beside the model on the Hub that it belongs to, and return the commit.
+
+        The options are those of [`~hf_seqrec.hub.upload`]: `private`, `revision`, `token`, `commit_message`.
+        """
+        from ..hub import upload
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            return upload(folder, repo_id, **{"commit_message": "Upload catalog"} | options)
 
     @property
     def n_items(self) -> int:

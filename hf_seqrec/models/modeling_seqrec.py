@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
@@ -17,6 +18,7 @@ from .losses import full_softmax_loss
 from .padding import RightPadded, encode_by_length, last_real_position, right_padded
 from .retrieval import candidate_ranks, score_items, target_ranks, top_k_items
 from .sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
+from .sharing import push_model
 
 
 @dataclass
@@ -164,6 +166,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             table.grad = None
         self.item_embeddings.num_embeddings = len(self.item_embeddings.weight)
         self.config.vocab_size = type(self.config).vocab_size_for(len(values))
+        # Its catalog is not that of the checkpoint it came from any more.
+        self.name_or_path = ""
 
     def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
         r"""
@@ -448,6 +452,14 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         for part in (type(self), type(self.config)):
             part._auto_class = "AutoModel" if part is type(self) else "AutoConfig"
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:  # type: ignore[override]  # by name, as there
+        """
+        Push weights, configuration, code, and the catalog and card of the checkpoint that the model came from.
+
+        The arguments are those of [`~PreTrainedModel.push_to_hub`]; see `push_model`.
+        """
+        return push_model(self, repo_id, **kwargs)
 
     @staticmethod
     def _most_recent(input_ids: Tensor, attention_mask: Tensor, longest: int | None) -> tuple[Tensor, Tensor]:
