@@ -157,7 +157,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if shapes != wanted or len({len(values) for values in tables.values()}) != 1:
             raise ValueError(
                 f"`tables` must hold as many rows of each of {', '.join(wanted)} as there are items, of shapes "
-                f"{wanted}, got {({name: tuple(values.shape) for name, values in tables.items()})}."
+                f"{wanted}, got { ({name: tuple(values.shape) for name, values in tables.items()}) }."
             )
         n_items = self.config.n_items
         for name, table in before.items():
