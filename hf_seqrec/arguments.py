@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig
 
+from .adapt import NEW_ITEMS
 from .auto import MODEL_TYPES, config_class
+from .checkpoint import checkpoint_folder, load_config
 from .data.interactions import InteractionsArguments
 from .data.sequences import Sequences
 from .data.splits import LeaveOneOut, leave_one_out
@@ -30,13 +32,61 @@ _NOT_IN_RECIPES = {
 }
 
 
+# Of a checkpoint's configuration, what no weight depends on.
+_MAY_CHANGE = {
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "mask_probability",
+    "mask_last_probability",
+}
+
+
 @dataclass
 class ModelArguments:
     """Which model to train. The fields of its configuration are arguments too (`--hidden_size 64`)."""
 
     model_type: str = field(
-        default="mamba4rec", metadata={"help": "Which system to train.", "choices": list(MODEL_TYPES)}
+        default="mamba4rec",
+        metadata={
+            "help": "Which system to train. With `model_name_or_path` that of the checkpoint.",
+            "choices": list(MODEL_TYPES),
+        },
     )
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Go on from a checkpoint folder, or a model on the Hub, instead of random weights. Items with the "
+            "same raw id keep their embedding."
+        },
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "`model_name_or_path`: branch, tag or commit on the Hub."}
+    )
+    new_items: str | None = field(
+        default=None,
+        metadata={
+            "help": "`model_name_or_path`: what items start from that the checkpoint does not know, see "
+            "hf_seqrec/adapt.py. By default `cooccurrence`, and `mean` with `streaming`.",
+            "choices": list(NEW_ITEMS),
+        },
+    )
+    keep_vanished_items: bool = field(
+        default=False,
+        metadata={"help": "`model_name_or_path`: keep the checkpoint's items that the dataset does not have."},
+    )
+    freeze_encoder: bool = field(
+        default=False, metadata={"help": "`model_name_or_path`: train nothing but what the model has for each item."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.new_items not in (None, *NEW_ITEMS):
+            raise ValueError(f"`new_items` must be one of {', '.join(NEW_ITEMS)}, got {self.new_items!r}.")
+        names = ("model_revision", "new_items", "keep_vanished_items", "freeze_encoder")
+        asked = [name for name in names if getattr(self, name)]
+        if asked and self.model_name_or_path is None:
+            raise ValueError(
+                f"`{'`, `'.join(asked)}` must come with `--model_name_or_path`, a checkpoint to go on from."
+            )
 
 
 @dataclass
@@ -115,7 +165,10 @@ class RunArguments(NamedTuple):
 
     def what_is_trained(self) -> dict[str, Any]:
         """Return the arguments that a resumed run may not change: the model, its network and the data."""
-        return dataclasses.asdict(self.model) | self.network | dataclasses.asdict(self.data)
+        model = dataclasses.asdict(self.model)
+        if self.model.model_name_or_path is None:
+            model = {"model_type": self.model.model_type}
+        return model | self.network | dataclasses.asdict(self.data)
 
 
 def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArguments:
@@ -126,7 +179,8 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
         command_line (`Sequence[str]`, *optional*): Defaults to the process's own.
 
     Raises:
-        ValueError: if the recipe cannot be read or is not a flat mapping, or an argument is unknown.
+        ValueError: if the recipe cannot be read or is not a flat mapping, an argument is unknown, or the checkpoint to
+            go on from does not allow what is asked for.
         SystemExit: if an argument has the wrong type; the message names it.
     """
     command_line = list(sys.argv[1:] if command_line is None else command_line)
@@ -134,12 +188,27 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
     recipe = {} if recipe_path is None else _read_recipe(Path(recipe_path))
     # The recipe first: where an argument is given twice, the parser takes the last.
     command_line = [*_as_command_line(recipe), *command_line]
-    _, model_type = _peek(command_line)
+    _, asked = _peek(command_line)
+    start = None
+    if asked.model_name_or_path is not None:
+        start = load_config(checkpoint_folder(asked.model_name_or_path, asked.model_revision))
+        if asked.model_type not in (None, start.model_type):
+            raise ValueError(
+                f"`model_type` must be that of {asked.model_name_or_path}, {start.model_type!r}, got "
+                f"{asked.model_type!r}. Leave it out, or train from scratch without `--model_name_or_path`."
+            )
+    model_type = start.model_type if start is not None else asked.model_type or ModelArguments.model_type
 
-    records: list[Any] = [ModelArguments, _network_arguments(model_type), DataArguments, SeqRecTrainingArguments]
+    records: list[Any] = [
+        ModelArguments,
+        _network_arguments(model_type, start),
+        DataArguments,
+        SeqRecTrainingArguments,
+    ]
     parser = HfArgumentParser(records, description="Train, evaluate and save a sequential recommender.")
     parser.add_argument("--config", help="Recipe: a flat YAML file of these same arguments; the command line wins.")
     parser.set_defaults(**{name: None for name, value in recipe.items() if value is None})
+    parser.set_defaults(model_type=model_type)
     model, network, data, training, _, unknown = parser.parse_args_into_dataclasses(
         command_line, return_remaining_strings=True
     )
@@ -150,25 +219,53 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
         )
     if training.streaming and data.split != "leave_one_out":
         raise ValueError(f"`split` must be 'leave_one_out' with `--streaming true`, got {data.split!r}.")
+    if start is not None:
+        _check_start(model, start, dataclasses.asdict(network), training)
     return RunArguments(model, dataclasses.asdict(network), data, training)
 
 
-def _peek(command_line: list[str]) -> tuple[str | None, str]:
-    """Read the recipe's path and the model type, on which the other arguments depend."""
+def _peek(command_line: list[str]) -> tuple[str | None, ModelArguments]:
+    """Read the recipe's path and the model, on which the other arguments depend; no type where none is given."""
     records: list[Any] = [ModelArguments]
     parser = HfArgumentParser(records, add_help=False)
     parser.add_argument("--config")
+    parser.set_defaults(model_type=None)
     model, other, _ = parser.parse_args_into_dataclasses(command_line, return_remaining_strings=True)
-    return other.config, model.model_type
+    return other.config, model
 
 
-def _network_arguments(model_type: str) -> type:
-    """Make a dataclass of the fields that a model's configuration adds to transformers' own."""
+def _check_start(
+    model: ModelArguments, start: PreTrainedConfig, network: dict[str, Any], training: SeqRecTrainingArguments
+) -> None:
+    """Check what is asked of a checkpoint to go on from, and choose how new items start."""
+    changed = sorted(name for name, value in network.items() if value != getattr(start, name))
+    refused = [name for name in changed if name not in _MAY_CHANGE]
+    if refused:
+        differences = ", ".join(f"{name}: {getattr(start, name)!r} there, {network[name]!r} here" for name in refused)
+        raise ValueError(
+            f"`{'`, `'.join(refused)}` must be as in {model.model_name_or_path}, the weights of which depend on it "
+            f"({differences}). Leave it out, or train from scratch without `--model_name_or_path`."
+        )
+    longest = start.max_position_embeddings
+    if longest is not None and training.max_length > longest:
+        raise ValueError(
+            f"`max_length` must be at most the {longest} positions that {model.model_name_or_path} has, got "
+            f"{training.max_length}. Pass `--max_length {longest}`."
+        )
+    if training.streaming and (model.keep_vanished_items or model.new_items == "cooccurrence"):
+        asked = "keep_vanished_items" if model.keep_vanished_items else "new_items cooccurrence"
+        raise ValueError(f"`{asked}` must come without `--streaming true`: it takes histories that are in memory.")
+    if model.new_items is None:
+        model.new_items = "mean" if training.streaming else "cooccurrence"
+
+
+def _network_arguments(model_type: str, start: PreTrainedConfig | None) -> type:
+    """Make a dataclass of the fields that a model's configuration adds to transformers' own, as `start` has them."""
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _NOT_IN_RECIPES
     return dataclasses.make_dataclass(
         "NetworkArguments",
         [
-            (field.name, field.type, dataclasses.field(default=field.default))
+            (field.name, field.type, dataclasses.field(default=getattr(start, field.name, field.default)))
             for field in dataclasses.fields(config_class(model_type))
             if field.name not in inherited
         ],

@@ -1,7 +1,7 @@
 """Open a checkpoint folder: the model and the catalog that belongs to it, checked against each other."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -20,7 +20,7 @@ class Checkpoint(NamedTuple):
     catalog: Catalog
 
 
-def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Checkpoint:
+def load_checkpoint(name_or_path: str | Path, revision: str | None = None, **changes: Any) -> Checkpoint:
     r"""
     Load a checkpoint with its catalog.
 
@@ -29,16 +29,15 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Ch
     Args:
         name_or_path (`str`): A checkpoint folder or the id of a model on the Hub.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        changes: Fields of the configuration to change, such as `hidden_dropout_prob`.
 
     Raises:
         ValueError: if the folder is no checkpoint, holds another kind of model, is damaged, or its catalog is not the
             model's.
     """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = _fetch(str(name_or_path), revision)
+    folder = checkpoint_folder(name_or_path, revision)
     load_config(folder)
-    model = _load_weights(folder)
+    model = _load_weights(folder, changes)
     catalog = Catalog.load(folder)
     if catalog.n_items != model.config.n_items:
         raise ValueError(
@@ -46,6 +45,12 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Ch
             "One of the two files belongs to another checkpoint; copy the right one."
         )
     return Checkpoint(model, catalog)
+
+
+def checkpoint_folder(name_or_path: str | Path, revision: str | None = None) -> Path:
+    """Return a folder as it is, and of a model on the Hub the folder it has been downloaded to."""
+    folder = Path(name_or_path)
+    return folder if folder.is_dir() else _fetch(str(name_or_path), revision)
 
 
 def _fetch(name: str, revision: str | None) -> Path:
@@ -78,10 +83,12 @@ def load_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def _load_weights(folder: Path) -> SeqRecPreTrainedModel:
+def _load_weights(folder: Path, changes: dict[str, Any]) -> SeqRecPreTrainedModel:
     try:
         # Mismatched weights are refused below, with their names.
-        model, report = AutoModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+        model, report = AutoModel.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **changes
+        )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be read, they are cut short or damaged: {error}") from error
     for kind, problem in (("missing_keys", "lack"), ("mismatched_keys", "do not fit the configuration in")):

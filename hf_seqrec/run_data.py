@@ -1,6 +1,10 @@
 """What a run trains on and is evaluated on, in memory or streamed."""
 
+import dataclasses
+
+from .adapt import change_of_catalog
 from .arguments import RunArguments
+from .data.catalog import Catalog
 from .data.resolve import resolve_dataset, resolve_folder
 from .data.sequences import Sequences
 from .data.splits import LeaveOneOut
@@ -10,7 +14,7 @@ from .data.time_split import GlobalTimeSplit
 Splits = LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut
 
 
-def load_run_data(arguments: RunArguments) -> tuple[Sequences, Splits]:
+def load_run_data(arguments: RunArguments, keep_items_of: Catalog | None = None) -> tuple[Sequences, Splits]:
     r"""
     Load the dataset, built first where it is a log, and hold out what the arguments say.
 
@@ -19,15 +23,21 @@ def load_run_data(arguments: RunArguments) -> tuple[Sequences, Splits]:
 
     Args:
         arguments ([`RunArguments`]): What was asked for.
+        keep_items_of ([`Catalog`], *optional*): Append the items of this catalog that the dataset does not have, so
+            that a model which knows them keeps them. Not with `streaming`.
 
     Raises:
         FileNotFoundError: if there is no such dataset.
-        ValueError: if it is damaged, or leaves nothing to train on or to evaluate.
+        ValueError: if it shares no item with `keep_items_of`, is damaged, or leaves nothing to train on or to
+            evaluate.
     """
     data, args = arguments.data, arguments.training
     if not args.streaming:
         with_times = data.split == "global_time"
         sequences = resolve_dataset(data.dataset, args.output_dir, timestamps=with_times, **data.log_options())
+        if keep_items_of is not None:
+            change = change_of_catalog(keep_items_of, sequences.catalog, keep_vanished=True)
+            sequences = dataclasses.replace(sequences, catalog=change.catalog)
         return sequences, data.cut(sequences)
     stream = StreamedHistories(
         resolve_folder(data.dataset, args.output_dir, **data.log_options()),

@@ -3,6 +3,7 @@ Train a sequential recommender: parse, data, model, train, evaluate, save, recom
 
     python trainer/run.py                                           the embedded synthetic dataset
     accelerate launch trainer/run.py --config trainer/recipes/ml-1m/mamba4rec.yaml --dataset ml-1m.inter
+    accelerate launch trainer/run.py --model_name_or_path runs/ml-1m/mamba4rec --dataset my-log.csv    fine-tune
     torchrun --nproc_per_node 2 trainer/run.py --config ...         several processes
 """
 
@@ -17,13 +18,13 @@ from accelerate import PartialState
 from transformers import AutoModel, set_seed
 
 from hf_seqrec.arguments import parse_run_arguments
-from hf_seqrec.auto import config_class
 from hf_seqrec.curves import CurvesCallback
 from hf_seqrec.processors import use_processors
 from hf_seqrec.ranks import check_launcher
 from hf_seqrec.report import print_recommendations, print_results, write_results
 from hf_seqrec.run_data import load_run_data
 from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
+from hf_seqrec.run_model import load_start, make_run_model
 from hf_seqrec.trainer import SeqRecTrainer
 
 
@@ -41,16 +42,16 @@ def main() -> None:
     if args.device.type == "cpu":
         use_processors(args.cpu_threads, processes.num_processes)
 
+    start = load_start(arguments)
+    keep_items_of = start.catalog if start is not None and arguments.model.keep_vanished_items else None
     with processes.main_process_first():
-        sequences, splits = load_run_data(arguments)
+        sequences, splits = load_run_data(arguments, keep_items_of)
     sampled = " (those who are evaluated)" if args.streaming else ""
     processes.print(f"Dataset {arguments.data.dataset}: {sequences}{sampled}")
 
-    config_cls = config_class(arguments.model.model_type)
-    vocab_size = config_cls.vocab_size_for(sequences.catalog.n_items)
-    config = config_cls(vocab_size=vocab_size, **arguments.network)
-    model = AutoModel.from_config(config)
-    processes.print(f"Model {config.model_type}: {model.num_parameters():,} parameters")
+    model, origin = make_run_model(arguments, start, sequences.catalog, splits)
+    config = model.config
+    processes.print(f"Model {config.model_type}: {model.num_parameters():,} parameters, {origin}")
 
     trainer = SeqRecTrainer(
         model=model,

@@ -1,0 +1,53 @@
+"""The model that a run trains: a new one, or that of a checkpoint, carried over to the run's catalog."""
+
+from transformers import AutoModel
+
+from .adapt import apply_change, change_of_catalog, freeze_encoder
+from .arguments import RunArguments
+from .auto import config_class
+from .checkpoint import Checkpoint, load_checkpoint
+from .data.catalog import Catalog
+from .data.splits import HistoryDataset
+from .models.modeling_seqrec import SeqRecPreTrainedModel
+from .run_data import Splits
+
+
+def load_start(arguments: RunArguments) -> Checkpoint | None:
+    """Load the checkpoint that a run goes on from, with the fields that the run changes; `None`: from scratch."""
+    model = arguments.model
+    if model.model_name_or_path is None:
+        return None
+    return load_checkpoint(model.model_name_or_path, model.model_revision, **arguments.network)
+
+
+def make_run_model(
+    arguments: RunArguments, start: Checkpoint | None, catalog: Catalog, splits: Splits
+) -> tuple[SeqRecPreTrainedModel, str]:
+    r"""
+    Return the model that a run trains, and where it comes from in words.
+
+    Args:
+        arguments ([`RunArguments`]): What was asked for.
+        start ([`Checkpoint`], *optional*): What to go on from, as [`load_start`] returns it; changed in place.
+        catalog ([`Catalog`]): What the rows of the run's histories stand for.
+        splits: What is trained on, as [`~hf_seqrec.run_data.load_run_data`] returns it.
+
+    Raises:
+        ValueError: if the checkpoint and the catalog share no item.
+    """
+    if start is None:
+        config_cls = config_class(arguments.model.model_type)
+        vocab_size = config_cls.vocab_size_for(catalog.n_items)
+        return AutoModel.from_config(config_cls(vocab_size=vocab_size, **arguments.network)), "from scratch"
+    asked = arguments.model
+    assert asked.new_items is not None  # the arguments have chosen a rule
+    change = change_of_catalog(start.catalog, catalog)
+    histories = splits.train if isinstance(splits.train, HistoryDataset) else None
+    apply_change(start.model, change, asked.new_items, histories, arguments.training.seed)
+    if asked.freeze_encoder:
+        freeze_encoder(start.model)
+    rule = f" and start from `{asked.new_items}`" if change.n_new else ""
+    return start.model, (
+        f"from {asked.model_name_or_path}: {change.n_known:,} of its {change.n_old:,} items are in the catalog, "
+        f"{change.n_new:,} items are new{rule}" + (", the encoder is frozen" if asked.freeze_encoder else "")
+    )
