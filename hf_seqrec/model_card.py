@@ -41,10 +41,15 @@ def write_model_card(
         repo_id (`str`, *optional*): Where on the Hub the model will be.
     """
     path = Path(folder) / CARD_FILE
-    picture = CURVES_FILE if (path.parent / CURVES_FILE).is_file() else None
-    card = str(render_model_card(config.model_type, config.n_items, results, picture))
+    card = str(card_of_folder(folder, config, results))
     path.write_text(card if repo_id is None else of_repository(card, repo_id), encoding="utf-8")
     return path
+
+
+def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None) -> ModelCard:
+    """Render the card of a checkpoint folder; the arguments are those of [`write_model_card`]."""
+    picture = CURVES_FILE if Path(folder, CURVES_FILE).is_file() else None
+    return render_model_card(config.model_type, config.n_items, results, picture)
 
 
 def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:

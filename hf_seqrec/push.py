@@ -27,7 +27,7 @@ from .data.script import push_dataset
 from .data.sequences import is_dataset_folder
 from .hub import PushError, check_holds_no_token, check_repo_id, how_to_push_again, make_repository, upload
 from .metric_space import MODULES, push_metric_space, write_metric_space
-from .model_card import CARD_FILE, RESULTS_FILE, of_repository, render_model_card
+from .model_card import CARD_FILE, RESULTS_FILE, card_of_folder, of_repository
 
 # What of a checkpoint folder is shared. Not what a run goes on from, nor its log, nor its dataset.
 _SHARED = (
@@ -113,9 +113,9 @@ def _card(folder: Path) -> str:
     card = folder / CARD_FILE
     if card.is_file():
         return card.read_text(encoding="utf-8")
-    config, results = load_config(folder), folder / RESULTS_FILE
+    results = folder / RESULTS_FILE
     measured: Any = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
-    return str(render_model_card(config.model_type, config.n_items, measured))
+    return str(card_of_folder(folder, load_config(folder), measured))
 
 
 def _link(path: Path, to: Path) -> None:

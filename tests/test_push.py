@@ -74,6 +74,7 @@ class TestCheckpoint:
         card = ModelCard(files["README.md"].decode())
         assert 'load_checkpoint("org/shop")' in card.text
         assert f"| {RESULTS['metrics']['test_ndcg@10']:.4f} |" in card.text
+        assert "](curves.png)" in card.text
         assert card.data.license == "mit"
         assert contents(checkpoint) == before
 
