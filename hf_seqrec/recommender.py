@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -158,8 +159,8 @@ class Recommender:
         batches += [(users, top_k) for users in self._batches(together, [len(rows) for rows, _ in encoded])]
         for users, left in batches:
             best = self._recommend_rows([encoded[user][0] for user in users], left, exclude_seen, allowed)
-            for user, best_rows, scores in zip(users, *best, strict=True):
-                answers[user] = Answer(self.describe(best_rows, scores), encoded[user][1], is_popularity=False)
+            for user, recommendations in zip(users, self.describe_many(*best), strict=True):
+                answers[user] = Answer(recommendations, encoded[user][1], is_popularity=False)
         return [answers[user] for user in range(len(encoded))]
 
     def most_popular(
@@ -178,8 +179,16 @@ class Recommender:
 
     def describe(self, rows: list[int], scores: list[float]) -> list[Recommendation]:
         """Name catalog rows: raw ids and titles beside the scores."""
-        named = zip(self.catalog.decode(rows), scores, self.catalog.describe(rows), strict=True)
-        return [Recommendation(item_id, float(score), title) for item_id, score, title in named]
+        return self.describe_many([rows], [scores])[0]
+
+    def describe_many(self, rows: list[list[int]], scores: list[list[float]]) -> list[list[Recommendation]]:
+        """Name the catalog rows of many users, each with as many as it has: one look into the catalog for all."""
+        of_all = list(chain.from_iterable(rows))
+        named = zip(
+            self.catalog.decode(of_all), chain.from_iterable(scores), self.catalog.describe(of_all), strict=True
+        )
+        described = (Recommendation(item_id, float(score), title) for item_id, score, title in named)
+        return [list(islice(described, len(rows_of_user))) for rows_of_user in rows]
 
     def session(self, user: str) -> "Session":
         r"""

@@ -284,11 +284,11 @@ class SessionStore:
         if exclude_seen:
             self._users.mask(scores, slots, self.seen_limit)
         best, rows = scores.topk(top_k)
-        found = []
-        for scores_of_user, rows_of_user in zip(best.tolist(), rows.tolist(), strict=True):
-            left = sum(score > -np.inf for score in scores_of_user)
-            found.append(self.recommender.describe(rows_of_user[:left], scores_of_user[:left]))
-        return found
+        left = (best > -torch.inf).sum(dim=1).tolist()
+        return self.recommender.describe_many(
+            [part[:n] for part, n in zip(rows.tolist(), left, strict=True)],
+            [part[:n] for part, n in zip(best.tolist(), left, strict=True)],
+        )
 
     def remove(self, user: str) -> bool:
         """Forget a user's session; whether there was one."""
