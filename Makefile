@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 PYTEST := $(VENV)/bin/python -m pytest
-DEMO_INSTALLED := $(VENV)/.demo-installed
+BASE_INSTALLED := $(VENV)/.base-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
 SPARK_INSTALLED := $(VENV)/.spark-installed
 
@@ -18,7 +18,7 @@ SPARK_INSTALLED := $(VENV)/.spark-installed
 help:  ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DEMO_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and recommend (about three minutes).
+demo: $(BASE_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and recommend (about three minutes).
 	$(VENV)/bin/python trainer/run.py --config trainer/recipes/synthetic/mamba4rec.yaml --overwrite_output_dir true
 
 test: $(DEV_INSTALLED)  ## Run the tests, without the slow ones.
@@ -43,13 +43,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Newer than pyproject.toml and constraints.txt: nothing to install.
-$(DEMO_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) --editable ".[demo]"
+$(BASE_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[cpu,data,plot]"
 	touch $@
 
 $(DEV_INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[dev]"
-	touch $@ $(DEMO_INSTALLED)
+	touch $@ $(BASE_INSTALLED)
 
 $(SPARK_INSTALLED): $(DEV_INSTALLED)
 	$(PIP_INSTALL) --editable ".[dev,spark]"

@@ -162,7 +162,7 @@ def _pool_prefixes(
     if attention_mask is not None:
         scores = scores.masked_fill((attention_mask == 0)[:, :, None], _NOTHING)
     if state is None:
-        state = F.pad(items.new_zeros(len(items), scores.shape[2], items.shape[2]), (0, 1), value=_NOTHING)
+        state = F.pad(items.new_zeros(items.shape[0], scores.shape[2], items.shape[2]), (0, 1), value=_NOTHING)
     items = _in_chunks(items)  # [b, m, c, d]
     scores = _in_chunks(scores, _NOTHING).transpose(2, 3)  # [b, m, n, c]
 
@@ -195,5 +195,8 @@ def _of_prefixes(scores: Tensor) -> Tensor:
 def _in_chunks(tensor: Tensor, padding: float = 0.0) -> Tensor:
     """Cut `(b, l, x)` into chunks of positions, `(b, m, c, x)`, the last one filled up."""
     length = tensor.shape[1]
+    if torch.compiler.is_exporting():
+        # Of any length, which cannot be cut into chunks: one chunk, in memory that grows with the square of it.
+        return tensor[:, None]
     chunk = min(_CHUNK, length)
     return F.pad(tensor, (0, 0, 0, -length % chunk), value=padding).unflatten(1, (-1, chunk))

@@ -123,10 +123,11 @@ class SASRec(SeqRecPreTrainedModel):
         through every layer. So one position stands for the n of them, its attention scores raised by log(n).
         """
         hidden_states = nn.functional.pad(hidden_states, (0, 0, 1, 0))
-        places = torch.arange(hidden_states.shape[1], device=lengths.device)
-        visible = torch.zeros(len(places), len(places), dtype=hidden_states.dtype, device=lengths.device)
+        b, l = hidden_states.shape[:2]
+        places = torch.arange(l, device=lengths.device)
+        visible = torch.zeros(l, l, dtype=hidden_states.dtype, device=lengths.device)
         visible = visible.masked_fill(places > places[:, None], -torch.inf)
         n_padding = (self.config.max_position_embeddings - lengths).to(hidden_states.dtype)
-        visible = visible.repeat(len(lengths), 1, 1, 1)  # [b, 1, 1 + l, 1 + l]
+        visible = visible.repeat(b, 1, 1, 1)  # [b, 1, 1 + l, 1 + l]
         visible[:, 0, 1:, 0] = n_padding.log()[:, None]
         return hidden_states, visible

@@ -41,14 +41,20 @@ def right_padded(attention_mask: Tensor) -> RightPadded:
     # graph, so there the move is always made: of row numbers, it costs next to nothing.
     if not torch.compiler.is_compiling() and not (is_padding[:, :-1] & ~is_padding[:, 1:]).any():
         return RightPadded(attention_mask, None)
-    order = is_padding.long().argsort(dim=1, stable=True)
+    # Where each position goes: a stable sort, which ONNX does not have.
+    n_real = (~is_padding).sum(dim=1, keepdim=True)
+    place = torch.where(is_padding, n_real + is_padding.cumsum(dim=1), (~is_padding).cumsum(dim=1)) - 1
+    order = torch.empty_like(place).scatter(
+        1, place, torch.arange(place.shape[1], device=place.device).expand_as(place)
+    )
     return RightPadded(attention_mask.gather(1, order), order)
 
 
 def last_real_position(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
     """Pick `(b, d)`, the last real position of each row, out of right-padded `(b, l, d)` states."""
     last = attention_mask.sum(dim=1).clamp(min=1) - 1
-    return hidden_states[torch.arange(len(last), device=last.device), last]
+    # Not `len`, which is a number when torch traces this for any number of rows.
+    return hidden_states[torch.arange(last.shape[0], device=last.device), last]
 
 
 def encode_by_length(

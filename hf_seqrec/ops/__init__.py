@@ -15,6 +15,8 @@ class _Backend(NamedTuple):
     device_type: str
     # Where each function lives.
     modules: dict[str, str]
+    # Whether it is used without being named.
+    is_faster: bool = True
 
 
 # Tried in this order; a backend whose requirements are missing is passed over.
@@ -31,6 +33,8 @@ _BACKENDS = {
         "cuda",
         {"selective_scan": "hf_seqrec.ops.mamba_ssm_scan", "causal_conv1d": "hf_seqrec.ops.causal_conv1d_conv"},
     ),
+    # For `hf_seqrec.export_onnx`.
+    "onnx": _Backend("cpu", {"selective_scan": "hf_seqrec.ops.onnx_scan"}, is_faster=False),
 }
 
 
@@ -48,8 +52,9 @@ def find_op(name: str, device_type: str, backend: str | None = None) -> Callable
     """
     if backend is not None:
         return _insist(name, device_type, backend)
-    for candidate, (serves, modules) in _BACKENDS.items():
-        if serves == device_type and name in modules and _why_unavailable(candidate, name) is None:
+    for candidate, (serves, modules, is_faster) in _BACKENDS.items():
+        fits = is_faster and serves == device_type and name in modules
+        if fits and _why_unavailable(candidate, name) is None:
             return getattr(importlib.import_module(modules[name]), name)
     return None
 
@@ -58,7 +63,7 @@ def _insist(name: str, device_type: str, backend: str) -> Callable | None:
     if backend not in _BACKENDS:
         known = ", ".join(["reference", "chunked", *_BACKENDS])
         raise ValueError(f"`HF_SEQREC_SCAN` must be one of {known}, got {backend!r}.")
-    serves, modules = _BACKENDS[backend]
+    serves, modules, _ = _BACKENDS[backend]
     if serves != device_type:
         raise ValueError(
             f"`HF_SEQREC_SCAN={backend}` computes on {serves}, got tensors on {device_type}. "
