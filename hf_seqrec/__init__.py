@@ -16,6 +16,7 @@ _HOMES = {
     "SeqRecPreTrainedModel": "hf_seqrec.models.modeling_seqrec",
     "SeqRecTrainer": "hf_seqrec.trainer",
     "SeqRecTrainingArguments": "hf_seqrec.training_args",
+    "SequentialRecommendationPipeline": "hf_seqrec.pipeline",
 }
 
 register_auto_classes()

@@ -1,4 +1,4 @@
-"""Registration with transformers' Auto classes, put off until transformers' own registries are imported."""
+"""Registration with transformers' Auto classes and pipelines, put off until its own registries are imported."""
 
 import functools
 import importlib
@@ -46,16 +46,26 @@ def _register_models(module: Any) -> None:
         module.AutoModel.register(config_class(model_type), model_class(model_type), exist_ok=True)
 
 
-# Which registration each of transformers' two registries is waiting for.
+def _register_pipeline(module: Any) -> None:
+    from transformers import AutoModel
+
+    from .pipeline import TASK, SequentialRecommendationPipeline
+
+    if TASK not in module.PIPELINE_REGISTRY.supported_tasks:
+        module.PIPELINE_REGISTRY.register_pipeline(TASK, SequentialRecommendationPipeline, pt_model=AutoModel)
+
+
+# Which registration each of transformers' registries is waiting for.
 _REGISTRATIONS: dict[str, Callable[[Any], None]] = {
     "transformers.models.auto.configuration_auto": _register_configs,
     "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.pipelines": _register_pipeline,
 }
 
 
 def register_auto_classes() -> None:
     """
-    Make `AutoConfig` and `AutoModel` know our models, now where they are imported and else as soon as they are.
+    Make `AutoConfig`, `AutoModel` and `pipeline` know us, now where they are imported and else as soon as they are.
 
     Registering needs the classes, hence torch; `import hf_seqrec` should not load torch for those who only want its
     metrics or its data.
@@ -81,16 +91,16 @@ _pending: list[Callable[[], None]] = []
 
 class _RegisteringFinder(MetaPathFinder):
     """
-    Finds transformers' modules and our models as usual, and has our classes registered once the import is over.
+    Finds transformers' modules and ours as usual, and has our classes registered once the import is over.
 
-    Not sooner: a model imports the registry on its way, and so does transformers' own code that models import. In the
-    middle of either, the classes to register cannot be imported yet.
+    Not sooner: a model and the pipeline import a registry on their way, and so does transformers' own code that they
+    import. In the middle of either, the classes to register cannot be imported yet.
     """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(("transformers.", "hf_seqrec.models.")):
+        if not fullname.startswith(("transformers.", "hf_seqrec.models.", "hf_seqrec.pipeline")):
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
