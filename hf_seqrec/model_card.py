@@ -3,7 +3,8 @@ The card of a checkpoint, rendered from the results that a run measured.
 
     python -m hf_seqrec.model_card model_cards/ml-1m/*.json
 
-writes a card beside each file of results: a run's `results.json`, or what `python -m hf_seqrec.evaluate` wrote.
+writes a card beside each file of results: a run's `results.json`, or what `python -m hf_seqrec.evaluate` wrote. Curves
+are shown where they lie beside it under the same name (`.png`).
 """
 
 import argparse
@@ -299,7 +300,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
                 "what `python -m hf_seqrec.evaluate --output` wrote."
             )
         card = path.with_suffix(".md")
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results).save(card)
+        curves = path.with_suffix(".png")
+        picture = curves.name if curves.is_file() else None
+        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
         print(f"Wrote {card}")
 
 

@@ -172,18 +172,22 @@ class PushingTrainer(Trainer):
                 token=self.args.hub_token,
                 commit_message=message,
             )
-        except PushError as error:
-            logger.warning(f"A checkpoint was not pushed, and training goes on. {error}")
         finally:
             shutil.rmtree(staged)
 
     def _finish_current_push(self) -> None:
-        """Wait for the push on its way; what went wrong in it beside the Hub is raised here."""
+        """Wait for the push on its way, and say if it failed."""
         super()._finish_current_push()
-        if getattr(self, "push_in_progress", None) is not None:
-            for job in self.push_in_progress.jobs:
-                job.result()
-            self.push_in_progress = None
+        if getattr(self, "push_in_progress", None) is None:
+            return
+        for job in self.push_in_progress.jobs:
+            error = job.exception()
+            if error is not None:
+                known = isinstance(error, PushError)
+                logger.warning(
+                    f"A checkpoint was not pushed, and training goes on. {error}", exc_info=None if known else error
+                )
+        self.push_in_progress = None
 
 
 def _link(files: Sequence[Path], folder: Path) -> None:

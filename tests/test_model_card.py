@@ -120,8 +120,20 @@ def test_a_published_card_is_what_its_results_say(path, tmp_path):
     # And it was rendered by this version.
     copy = tmp_path / path.name
     copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    if path.with_suffix(".png").is_file():
+        copy.with_suffix(".png").touch()
     main([str(copy)])
     assert copy.with_suffix(".md").read_text(encoding="utf-8") == path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_curves_beside_a_file_of_results(tmp_path):
+    path = tmp_path / "mamba4rec.json"
+    path.write_text(json.dumps(RESULTS))
+    main([str(path)])
+    assert "![" not in path.with_suffix(".md").read_text()
+    path.with_suffix(".png").touch()
+    main([str(path)])
+    assert "](mamba4rec.png)" in path.with_suffix(".md").read_text()
 
 
 def test_a_file_that_holds_no_results(tmp_path, capsys):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 
 import hf_seqrec.hub
 from hf_seqrec.data import Catalog
@@ -109,6 +110,8 @@ class TestCheckpoint:
 
     def test_a_repository_that_is_there_gets_what_changed(self, hub, checkpoint):
         push_checkpoint(checkpoint, "org/shop")
+        with pytest.raises(HfHubHTTPError, match="409"):
+            HfApi(hub.address, token=TOKEN).create_repo("org/shop")
         sent = hub.count("PUT /lfs/")
         assert sent == 3  # weights, catalog, picture
         (checkpoint / "curves.png").write_bytes(b"another picture")
