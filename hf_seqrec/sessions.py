@@ -128,12 +128,13 @@ class SessionStore:
                 f"`users` and `item_ids` must be pairs, got {len(users)} users and {len(item_ids)} items. Repeat a "
                 "user for each of its items."
             )
-        of_users: dict[str, list[str | int]] = {}
-        for user, item_id in zip(users, item_ids, strict=True):
-            of_users.setdefault(user, []).append(item_id)
-        encoded = {user: self.recommender.catalog.encode_known(ids) for user, ids in of_users.items()}
-        self.add_rows({user: rows for user, (rows, _) in encoded.items()})
-        unknown = sum(unknown_of_user for _, unknown_of_user in encoded.values())
+        rows = self.recommender.catalog.rows_of(item_ids)
+        of_users: dict[str, list[int]] = {}
+        for user, row in zip(users, rows.tolist(), strict=True):
+            if row:
+                of_users.setdefault(user, []).append(row)
+        self.add_rows({user: np.asarray(rows_of_user) for user, rows_of_user in of_users.items()})
+        unknown = int((rows == 0).sum())
         warn_of(unknown, len(item_ids), is_popularity=False)
         return unknown
 
