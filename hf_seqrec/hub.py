@@ -162,11 +162,13 @@ def check_holds_no_token(paths: Sequence[Path], token: str | None = None) -> Non
             raise ValueError(f"{path} holds your Hub token, so it was not pushed. Take the token out of it.")
 
 
-def _http_error(error: BaseException | None) -> BaseException | None:
-    """Find the answer of the Hub, or the failed connection, that an error comes from."""
-    while error is not None and not isinstance(error, (_HTTP_ERROR, ConnectionError)):
-        error = error.__cause__
-    return error
+def _http_error(error: Exception) -> BaseException | None:
+    """Find the answer of the Hub, or the failed transfer, that an error comes from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (_HTTP_ERROR, ConnectionError)):
+        cause = cause.__cause__
+    # What hf_xet reports of its transfers.
+    return error if cause is None and isinstance(error, RuntimeError) else cause
 
 
 def _status(error: BaseException) -> int | None:
@@ -184,7 +186,7 @@ def _may_pass(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     status = _status(error)
     if status is None:
-        return f"it cannot be reached ({type(error).__name__}: {error})."
+        return f"the transfer failed ({type(error).__name__}: {error})."
     said = getattr(error, "server_message", None) or type(error).__name__
     advice = {
         401: "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",

@@ -197,6 +197,12 @@ class TestFailures:
         assert hub.count("PUT /lfs/") == sent == 3
         assert set(hub.files("org/shop")) >= SHARED
 
+    def test_a_hub_that_is_not_there(self, hub, checkpoint, monkeypatch):
+        monkeypatch.setattr(hf_seqrec.hub, "HfApi", lambda token: HfApi("http://127.0.0.1:9", token=TOKEN))
+        with pytest.raises(PushError, match=r"org/shop: the transfer failed \(ConnectError"):
+            push_checkpoint(checkpoint, "org/shop")
+        monkeypatch.setattr(hf_seqrec.hub, "HfApi", lambda token: HfApi(hub.address, token=TOKEN))
+
     def test_what_is_not_the_hubs_doing_is_not_hidden(self, hub, checkpoint):
         with pytest.raises(ValueError, match="is not a directory"):
             upload(checkpoint / "config.json", "org/shop")
