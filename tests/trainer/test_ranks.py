@@ -31,7 +31,7 @@ LAUNCHERS = {
 }
 
 
-def run(launcher, log, output_dir, batch_size):
+def run(launcher, log, output_dir, batch_size, **more):
     options = {
         "dataset": log,
         "output_dir": output_dir,
@@ -43,6 +43,7 @@ def run(launcher, log, output_dir, batch_size):
         "num_train_epochs": 2,
         "per_device_train_batch_size": batch_size,
         "per_device_eval_batch_size": 5,
+        **more,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return subprocess.run(
@@ -50,8 +51,8 @@ def run(launcher, log, output_dir, batch_size):
     )
 
 
-def results_and_weights(launcher, log, output_dir, batch_size):
-    done = run(launcher, log, output_dir, batch_size)
+def results_and_weights(launcher, log, output_dir, batch_size, **more):
+    done = run(launcher, log, output_dir, batch_size, **more)
     assert done.returncode == 0, done.stderr
     return json.loads((output_dir / "results.json").read_text()), load_file(output_dir / "model.safetensors")
 
@@ -84,3 +85,12 @@ def test_accelerate_starts_fewer_processes_than_it_was_asked_for(log, tmp_path):
     assert done.returncode != 0
     assert "`--num_processes` of `accelerate launch` must be" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_add_up_sparse_gradients(log, tmp_path):
+    options = {"loss": "bce", "num_negatives": 3, "embedding_optimizer": "rowwise_adagrad"}
+    _, weights = results_and_weights([sys.executable], log, tmp_path / "one", batch_size=8, **options)
+    _, weights_of_two = results_and_weights(LAUNCHERS["torchrun"], log, tmp_path / "two", batch_size=4, **options)
+    for name, weight in weights.items():
+        assert (weights_of_two[name] - weight).abs().max() < 1e-4, name
