@@ -47,7 +47,7 @@ _MOST_ERRORS = 10
 ItemId = StrictInt | Annotated[str, StringConstraints(strict=True, min_length=1, max_length=LONGEST_ID)]
 ItemIds = Annotated[list[ItemId], Field(max_length=MOST_ITEMS)]
 TopK = Annotated[int, Field(ge=1, le=MOST_RECOMMENDATIONS)]
-User = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="Any id of a user.")]
+User = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="Any id of a user, without a slash.")]
 
 
 class _Body(BaseModel):
@@ -330,12 +330,12 @@ def main(command_line: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(command_line)
 
     torch.set_num_threads(arguments.threads)
-    recommender = Recommender.from_pretrained(arguments.checkpoint, arguments.revision)
-    recommender.model.to(arguments.device)
     options = ServerOptions(**{name: getattr(arguments, name) for name in vars(defaults)})
     try:
+        recommender = Recommender.from_pretrained(arguments.checkpoint, arguments.revision)
+        recommender.model.to(arguments.device)
         app = create_app(recommender, options)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     # What is loaded stays. Collecting garbage would go through all of it, a third of a second each time.
     gc.collect()

@@ -285,7 +285,7 @@ class SessionStore:
         if exclude_seen:
             self._users.mask(scores, slots, self.seen_limit)
         best, rows = scores.topk(top_k)
-        left = (best > -torch.inf).sum(dim=1).tolist()
+        left = (~torch.isneginf(best)).sum(dim=1).tolist()
         return self.recommender.describe_many(
             [part[:n] for part, n in zip(rows.tolist(), left, strict=True)],
             [part[:n] for part, n in zip(best.tolist(), left, strict=True)],

@@ -284,6 +284,12 @@ class TestSessionsFile:
             create_app(recommender_of("bert4rec"), ServerOptions(sessions_file=tmp_path / "sessions"))
 
 
+def test_no_checkpoint(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    assert "is not a checkpoint folder" in capsys.readouterr().err
+
+
 def test_openapi(client):
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) == {
