@@ -55,7 +55,8 @@ def checkpoint_folder(name_or_path: str | Path, revision: str | None = None) -> 
 
 def _fetch(name: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(name, revision=revision))
+        # What is in folders, such as a checkpoint to resume from, is the run's own.
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=["*/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ValueError(f"{name!r} is no folder, nor a model on the Hub that can be reached: {error}") from error
 

@@ -102,12 +102,11 @@ def render_model_card(
 _USE = f"""## Use
 
 ```python
-import torch
-from hf_seqrec.checkpoint import load_checkpoint
+from hf_seqrec.recommender import Recommender
 
-model, catalog = load_checkpoint("{_REPOSITORY}")
-rows, scores = model.recommend(torch.tensor([catalog.encode(["raw id", "another raw id"])]), top_k=10)
-print(catalog.describe(rows[0]))
+recommender = Recommender.from_pretrained("{_REPOSITORY}")
+for item in recommender.recommend(["raw id", "another raw id"], top_k=10):
+    print(item.item_id, item.title, item.score)
 ```
 
 From a shell: `python -m hf_seqrec.recommend {_REPOSITORY} --history "raw id" "another raw id"`. Without the package,

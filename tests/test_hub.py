@@ -39,6 +39,7 @@ WITH_THE_PACKAGE = """
 import contextlib, io, json, os, sys
 import torch
 import hf_seqrec
+from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.checkpoint import load_checkpoint
@@ -57,6 +58,12 @@ answer["by id"] = [item.item_id for item in Recommender.from_pretrained("org/wal
 with contextlib.redirect_stdout(io.StringIO()) as printed:
     recommend(["org/walks", "--history", *history, "--top_k", "5"])
 answer["printed"] = printed.getvalue()
+
+with open(hf_hub_download("org/walks", "README.md"), encoding="utf-8") as file:
+    example = file.read().split("```python\\n")[1].split("```")[0]
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    exec(example.replace('"raw id", "another raw id"', '"id-3", "id-1"'))
+answer["the card's example"] = printed.getvalue()
 
 model, catalog = load_checkpoint("org/walks", revision="larger")
 answer["of the branch"] = [model.config.hidden_size, catalog.n_items]
@@ -126,6 +133,9 @@ def hub(checkpoint, tmp_path_factory):
 
         patch.setattr(hf_seqrec.hub, "HfApi", lambda token: HfApi(server.address, token=TOKEN))
         push([str(checkpoint), "org/secret", "--private"])
+        secret = server.repositories["models", "org/secret"]
+        server.contents["state"] = b"of an optimizer"
+        secret.add("main", secret.commits[secret.branches["main"]] | {"last-checkpoint/optimizer.pt": "state"}, "Save")
         push([str(checkpoint), "org/cut"])
         cut = server.repositories["models", "org/cut"]
         weights = server.files("org/cut")["model.safetensors"]
@@ -179,6 +189,13 @@ def test_recommendations_are_the_same_everywhere(answers, checkpoint):
     assert [line.split()[2] for line in ranking.strip().splitlines()] == [item.removeprefix("id-") for item in by_id]
 
 
+def test_the_example_in_the_card_runs(answers):
+    lines = answers[1]["the card's example"].splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(
+        f"id-{row}" for row in range(1, 13) if row not in (1, 3)
+    )
+
+
 def test_a_branch(answers):
     assert answers[1]["of the branch"] == [16, 13]
     assert "'org/walks' is no folder, nor a model on the Hub that can be reached" in answers[1]["no such branch"]
@@ -191,6 +208,12 @@ def test_what_is_private_takes_a_token(answers):
     assert answer["private, with a token"] == 12
     assert "404" in answer["missing, with a token"]
     assert "401" in answer["another token"]
+
+
+def test_a_runs_own_state_is_not_downloaded(hub, answers):
+    assert "last-checkpoint/optimizer.pt" in hub.files("org/secret")
+    assert hub.count("GET /org/secret/resolve/.*/model.safetensors") == 1
+    assert hub.count("GET /org/secret/resolve/.*/optimizer.pt") == 0
 
 
 def test_what_is_damaged_or_no_name_is_refused(answers):

@@ -91,7 +91,7 @@ def test_curves_are_shown_where_they_were_drawn(tmp_path):
 
 def test_the_name_of_the_repository():
     card = of_repository(str(render_model_card("mamba4rec", 1000, RESULTS)), "org/shop", "mit")
-    assert 'load_checkpoint("org/shop")' in card
+    assert 'Recommender.from_pretrained("org/shop")' in card
     assert "this/repository" not in card
     assert "No licence was chosen" not in card
     assert ModelCard(card).data.license == "mit"

@@ -73,7 +73,7 @@ class TestCheckpoint:
         for name, content in files.items():
             assert name == "README.md" or content == (checkpoint / name).read_bytes()
         card = ModelCard(files["README.md"].decode())
-        assert 'load_checkpoint("org/shop")' in card.text
+        assert 'Recommender.from_pretrained("org/shop")' in card.text
         assert f"| {RESULTS['metrics']['test_ndcg@10']:.4f} |" in card.text
         assert "](curves.png)" in card.text
         assert card.data.license == "mit"
@@ -106,7 +106,7 @@ class TestCheckpoint:
 
     def test_a_name_without_a_namespace_is_the_users(self, hub, checkpoint):
         push_checkpoint(checkpoint, "shop")
-        assert b'load_checkpoint("me/shop")' in hub.files("me/shop")["README.md"]
+        assert b'Recommender.from_pretrained("me/shop")' in hub.files("me/shop")["README.md"]
 
     def test_a_repository_that_is_there_gets_what_changed(self, hub, checkpoint):
         push_checkpoint(checkpoint, "org/shop")

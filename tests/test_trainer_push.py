@@ -60,7 +60,7 @@ def test_every_save_is_pushed_and_the_end_has_the_results(hub, tmp_path, caplog)
     files = hub.files("org/walks")
     card = files["README.md"].decode()
     assert f"| {RESULTS['metrics']['test_ndcg@10']:.4f} |" in card
-    assert 'load_checkpoint("org/walks")' in card
+    assert 'Recommender.from_pretrained("org/walks")' in card
     assert "- films" in card
     assert "license: mit" in card
     # Nothing pickled, nothing of the run's own, and the token nowhere: here, there, or in a log.

@@ -47,7 +47,7 @@ def test_a_loaded_model_brings_its_code_catalog_and_card(hub, loaded, tmp_path, 
     assert files["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
     card = ModelCard(files["README.md"].decode())
     assert NDCG in card.text
-    assert 'load_checkpoint("org/walks")' in card.text
+    assert 'Recommender.from_pretrained("org/walks")' in card.text
     assert card.data.tags[-1] == "films"
     assert "without a catalog" not in caplog.text
 
