@@ -235,7 +235,7 @@ def _catalog_of(model: Any) -> "Catalog":
     if Path(name).is_dir():
         return Catalog.load(name)
     try:
-        return Catalog.load(hf_hub_download(name, CATALOG_FILE, revision=getattr(model.config, "_commit_hash", None)))
+        return Catalog.load(hf_hub_download(name, CATALOG_FILE, revision=getattr(model, "loaded_revision", None)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"`model` {name!r} must have a {CATALOG_FILE}, which says what its rows stand for: {error}. Push one, or "

@@ -1,13 +1,16 @@
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoModel, BertConfig, BertModel, pipeline
 
 from hf_seqrec.data import Catalog
 from tests.helpers import small_model
+from tests.hub_server import TOKEN, HubServer
 
 CATALOG = Catalog.from_items(
     [f"id-{row}" for row in range(1, 13)],
@@ -162,6 +165,28 @@ class TestMaking:
             pipeline("sequential-recommendation", model=model, device="cpu")
         with pytest.raises(ValueError, match="`catalog` has 2 items, but `model` has 12"):
             pipeline("sequential-recommendation", model=model, catalog=Catalog.from_items(["a", "b"]), device="cpu")
+
+    def test_a_model_of_the_hub(self, recommend, folder, tmp_path):
+        code = "import json, hf_seqrec; from transformers import pipeline; recommend = pipeline("
+        code += "'sequential-recommendation', model='org/shop', revision='first', device='cpu')\n"
+        code += f"print(json.dumps(recommend({HISTORIES[0]})))"
+        with HubServer() as server:
+            api = HfApi(server.address, token=TOKEN)
+            api.create_repo("org/shop")
+            api.upload_folder(repo_id="org/shop", folder_path=folder)
+            api.create_branch("org/shop", branch="first")
+            # What was pushed later belongs to another model.
+            Catalog.from_items(["a"]).save(tmp_path)
+            api.upload_folder(repo_id="org/shop", folder_path=tmp_path)
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                env=server.environment(tmp_path / "cache", TOKEN),
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr
+        assert ids(json.loads(done.stdout.splitlines()[-1])) == ids(recommend(HISTORIES[0]))
 
     @pytest.mark.parametrize(
         "imports",

@@ -55,6 +55,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    # Commit, branch or tag on the Hub that the weights came from; `None` where they come from nowhere.
+    loaded_revision: str | None = None
     # Every subclass is saved with its code and an `auto_map`, so that it loads where this package is absent.
     _auto_class = "AutoModel"  # type: ignore[assignment]  # transformers declares it None
 
@@ -446,6 +448,15 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 "Lower `top_k` or pass `exclude_seen=False`."
             )
         return rows if candidate_rows is None else candidate_rows[rows], scores
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, revision: str = "main", **kwargs: Any) -> Any:
+        """Load as [`PreTrainedModel.from_pretrained`], and remember the revision, of which the catalog must be too."""
+        loaded = super().from_pretrained(*args, revision=revision, **kwargs)
+        # With `output_loading_info` there is a report beside the model.
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.loaded_revision = revision
+        return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, configuration and code, with an `auto_map` that AutoConfig and AutoModel both understand."""
