@@ -250,8 +250,10 @@ def _how_made(results: dict[str, Any]) -> str:
             f"items, {results['parameters']:,} parameters."
         )
     objective = ", ".join(f"{name} {value}" for name, value in results.get("objective", {}).items())
+    resumed_from = results.get("resumed_from")
+    seconds = f"{results['train_seconds']:,.0f} s" + (f" since it went on from {resumed_from}" if resumed_from else "")
     return (
-        f"Trained for {results['epochs']:.0f} epochs in {results['train_seconds']:,.0f} s on {where}, seed "
+        f"Trained for {results['epochs']:.0f} epochs in {seconds} on {where}, seed "
         f"{results['seed']}, {results['parameters']:,} parameters{f'; {objective}' if objective else ''};\n"
         f"the checkpoint of step {results['best_step']} was the best on validation."
     )

@@ -51,6 +51,8 @@ def write_results(
         "metrics": {name: value for name, value in sorted(metrics.items()) if "@" in name or name.endswith("_loss")},
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
+        # A run that went on from a checkpoint knows only the time since.
+        "resumed_from": trainer.resumed_from,
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
         "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
         "arguments": arguments.what_is_trained(),

@@ -111,11 +111,13 @@ class SeqRecTrainer(PushingTrainer):
         self.catalog = catalog
         # Trainer's own would take the labels away from the model and ask it for all logits.
         self.label_smoother = None
+        self.resumed_from: str | bool | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as [`Trainer.train`], once the ranks have found that they have the same data to train on."""
+        self.resumed_from = _name(resume_from_checkpoint)
         if self.args.world_size > 1:
-            check_ranks_agree(self._what_is_trained_on() | {"checkpoint": _name(resume_from_checkpoint)})
+            check_ranks_agree(self._what_is_trained_on() | {"checkpoint": self.resumed_from})
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _what_is_trained_on(self) -> dict[str, Any]:

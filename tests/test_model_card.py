@@ -45,6 +45,11 @@ def test_a_checkpoint_without_results_says_so():
         assert text in card.text
 
 
+def test_a_run_in_two_parts_says_what_its_time_is_of():
+    card = render_model_card("mamba4rec", 1000, RESULTS | {"resumed_from": "checkpoint-20"})
+    assert "4 epochs in 1,234 s since it went on from checkpoint-20 on cpu" in card.text
+
+
 def test_the_hub_reads_what_was_measured(tmp_path):
     card = render_model_card("mamba4rec", 1000, RESULTS)
     card.save(tmp_path / "README.md")

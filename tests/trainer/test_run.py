@@ -132,6 +132,7 @@ def test_killed_and_resumed_equals_uninterrupted(log, tmp_path):
     answer = run(log, killed, *steps, "--resume_from_checkpoint", "true")
     assert answer.returncode == 0, answer.stderr
     assert metrics_of(killed) == metrics_of(whole)
+    assert json.loads((killed / "results.json").read_text())["resumed_from"].startswith("checkpoint-")
     weights = [AutoModel.from_pretrained(folder).state_dict() for folder in (whole, killed)]
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
