@@ -6,6 +6,7 @@ Ask a checkpoint for recommendations: by a history typed in, or by a user of a d
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +31,14 @@ def main(command_line: Sequence[str] | None = None) -> None:
     if arguments.user is not None and arguments.dataset is None:
         parser.error("--user needs the --dataset that has the user")
 
+    try:
+        _recommend(arguments)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def _recommend(arguments: argparse.Namespace) -> None:
+    """Print what comes after the history, or the user's."""
     model, catalog = load_checkpoint(arguments.checkpoint)
     history = arguments.history
     if history is None:
@@ -40,7 +49,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     if unknown:
         print(f"{unknown} of {len(history)} items are not in this model's catalog and were left out.")
     if not len(rows):
-        parser.error(f"none of the {len(history)} items is in this model's catalog of {catalog.n_items:,} items")
+        raise ValueError(f"none of the {len(history)} items is in this model's catalog of {catalog.n_items:,} items.")
 
     print(f"History, {len(rows)} items, the last ones:")
     for title in catalog.describe(rows[-5:]):

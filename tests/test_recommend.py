@@ -42,6 +42,11 @@ def test_unknown_items_are_counted_and_left_out(checkpoint, capsys):
     ],
 )
 def test_questions_without_an_answer(checkpoint, capsys, arguments, message):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         main([checkpoint, *arguments])
-    assert message in capsys.readouterr().err
+    assert message in f"{ended.value}{capsys.readouterr().err}"
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .* is not a checkpoint folder"):
+        main([str(tmp_path), "--history", "id-3"])
