@@ -198,13 +198,11 @@ class SessionStore:
         for row, history in zip(input_ids, histories, strict=True):
             row[: len(history)] = torch.from_numpy(history)
         cache = _StateOfUsers(model, before, self._has_attention)
-        queries: Tensor | None = None
+        # Only a history that is alone in its batch is longer than one part: none ends before the last.
         for part in input_ids.to(model.device).split(max(1, _POSITIONS_AT_ONCE // len(histories)), dim=1):
             mask = (part != 0).long()
             hidden_states = model.encode(model.item_embeddings(part), mask, cast(Cache, cache))
-            last = last_real_position(hidden_states, mask)
-            queries = last if queries is None else torch.where(mask.any(dim=1, keepdim=True), last, queries)
-        assert queries is not None  # no history is empty
+            queries = last_real_position(hidden_states, mask)
         return cache.states(), queries
 
     def _slots_for(self, users: list[str]) -> list[int]:

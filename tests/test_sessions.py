@@ -210,6 +210,14 @@ class TestRoom:
         bob.add("i3")
         assert_same(bob.recommend(N_ITEMS), gru.recommend(["i3"], N_ITEMS))
 
+    def test_users_of_one_batch_do_not_evict_each_other(self, gru):
+        """Whose event goes on at the same time is used, if not yet in the order of use."""
+        store = SessionStore(gru, max_users=2)
+        add_all(store, {"ann": ["i1"], "bob": ["i2"]})
+        add_all(store, {"ann": ["i3"], "cid": ["i4"]})
+        assert ("ann" in store, "bob" in store, "cid" in store) == (True, False, True)
+        assert store.events("ann") == 2
+
     def test_more_at_once_than_there_is_room_for(self, gru):
         store, of_users = SessionStore(gru, max_users=3), histories(8)
         add_all(store, of_users)
