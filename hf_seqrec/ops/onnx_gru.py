@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import FLOAT, script
-from onnxscript import opset18 as op
-from onnxscript.values import Opset
 from torch import Tensor, nn
+
+from . import onnx_functions
 
 
 class ExportableGRU(nn.Module):
@@ -24,7 +23,7 @@ class ExportableGRU(nn.Module):
         assert not gru.bias
         assert not gru.bidirectional
         self.hidden_size = gru.hidden_size
-        self.weight_ih, self.weight_hh = gru.weight_ih_l0, gru.weight_hh_l0
+        self.weights = nn.ParameterList([gru.weight_ih_l0, gru.weight_hh_l0])
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, None]:
         """Map `(b, l, i)` to the states of all positions, `(b, l, h)`, from a first one of shape `(1, b, h)`."""
@@ -33,7 +32,7 @@ class ExportableGRU(nn.Module):
         # torch keeps the gates as reset, update, candidate; ONNX as update, reset, candidate.
         weight_ih, weight_hh = (
             torch.cat([update, reset, candidate])
-            for reset, update, candidate in (self.weight_ih.chunk(3), self.weight_hh.chunk(3))
+            for reset, update, candidate in (weight.chunk(3) for weight in self.weights)
         )
         return _recurrence(inputs, weight_ih, weight_hh, state, self.hidden_size), None
 
@@ -55,29 +54,6 @@ def _(inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, state: Tensor, hidde
     return inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden_size)
 
 
-# onnxscript reads this as a language of its own: shapes are those above, `op` makes ONNX nodes.
-@script(Opset("hf_seqrec", 1), default_opset=op)
-def _onnx_recurrence(
-    inputs: FLOAT[...],
-    weight_ih: FLOAT[...],
-    weight_hh: FLOAT[...],
-    state: FLOAT[...],
-    hidden_size: int,
-) -> FLOAT[...]:
-    first = op.Constant(value_ints=[0])
-    states, _ = op.GRU(
-        op.Transpose(inputs, perm=[1, 0, 2]),
-        op.Unsqueeze(weight_ih, first),
-        op.Unsqueeze(weight_hh, first),
-        None,
-        None,
-        state,
-        hidden_size=hidden_size,
-        linear_before_reset=1,
-    )  # [l, 1, b, h]
-    return op.Transpose(op.Squeeze(states, op.Constant(value_ints=[1])), perm=[1, 0, 2])
-
-
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return what `torch.onnx.export` has to know as its `custom_translation_table`."""
-    return {torch.ops.hf_seqrec.onnx_gru.default: _onnx_recurrence}
+    return {torch.ops.hf_seqrec.onnx_gru.default: onnx_functions.gru}

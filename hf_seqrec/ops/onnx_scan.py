@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import FLOAT, graph, script
-from onnxscript import opset18 as op
-from onnxscript.values import Opset
 from torch import Tensor
+
+from . import onnx_functions
 
 
 def selective_scan(
@@ -66,45 +65,6 @@ def _(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: 
     return torch.empty_like(u), torch.empty_like(initial_state)
 
 
-# onnxscript reads the next two as a language of its own: shapes are those above, `op` makes ONNX nodes.
-@script(Opset("hf_seqrec", 1), default_opset=op)
-def _onnx_recurrence(
-    u: FLOAT[...],
-    delta: FLOAT[...],
-    A: FLOAT[...],
-    B: FLOAT[...],
-    C: FLOAT[...],
-    initial_state: FLOAT[...],
-) -> tuple[FLOAT[...], FLOAT[...]]:
-    @graph()
-    def step(
-        state: FLOAT[...],
-        u_t: FLOAT[...],
-        delta_t: FLOAT[...],
-        B_t: FLOAT[...],
-        C_t: FLOAT[...],
-    ):
-        last = op.Constant(value_ints=[-1])
-        middle = op.Constant(value_ints=[1])
-        decay = op.Exp(op.Unsqueeze(delta_t, last) * A)
-        following = decay * state + op.Unsqueeze(u_t, last) * op.Unsqueeze(B_t, middle)
-        y_t = op.ReduceSum(following * op.Unsqueeze(C_t, middle), last, keepdims=0)
-        return following, y_t
-
-    final_state, y = op.Scan(
-        initial_state,
-        u,
-        delta,
-        B,
-        C,
-        body=step,
-        num_scan_inputs=4,
-        scan_input_axes=[1, 1, 1, 1],
-        scan_output_axes=[1],
-    )
-    return y, final_state
-
-
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return what `torch.onnx.export` has to know as its `custom_translation_table`."""
-    return {torch.ops.hf_seqrec.onnx_scan.default: _onnx_recurrence}
+    return {torch.ops.hf_seqrec.onnx_scan.default: onnx_functions.selective_scan}
