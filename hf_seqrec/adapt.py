@@ -30,7 +30,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from .checkpoint import load_checkpoint
+from .checkpoint import checkpoint_folder, load_checkpoint
 from .data.catalog import CATALOG_FILE, Catalog
 from .data.sequences import fetch_dataset, load_sequences
 from .data.splits import HistoryDataset, leave_one_out
@@ -356,7 +356,8 @@ def adapt_checkpoint(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"`output` must be new or an empty folder, but there is something at {output}.")
-    model, old = load_checkpoint(checkpoint, revision)
+    folder = checkpoint_folder(checkpoint, revision)
+    model, old = load_checkpoint(folder)
     histories = None
     if new_items == "cooccurrence":
         sequences = load_sequences(dataset)
@@ -369,33 +370,34 @@ def adapt_checkpoint(
         is_folder = Path(dataset).exists()
         new = Catalog.load(dataset if is_folder else fetch_dataset(str(dataset), None, [CATALOG_FILE]))
     change = adapt_to_catalog(model, old, new, new_items, keep_vanished, histories, seed)
-    _write(model, change, output, str(checkpoint), {"new_items": new_items, "seed": seed})
+    said = {
+        "checkpoint": str(checkpoint),
+        "n_known": change.n_known,
+        "n_new": change.n_new,
+        "n_vanished": change.n_vanished,
+        "n_kept_vanished": change.n_kept_vanished,
+        "new_items": new_items,
+        "seed": seed,
+    }
+    _write(model, change.catalog, output, folder / "training_args.json", said)
     return change
 
 
 def _write(
-    model: SeqRecPreTrainedModel, change: CatalogChange, output: Path, checkpoint: str, rule: dict[str, Any]
+    model: SeqRecPreTrainedModel, catalog: Catalog, output: Path, trained_with: Path, said: dict[str, Any]
 ) -> None:
     """Write a checkpoint folder beside `output`, and give it its name."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
-    change.catalog.save(temporary)
+    catalog.save(temporary)
     # What was measured of the old catalog does not hold for the new one.
     write_model_card(temporary, model.config, None)
-    trained = Path(str(model.name_or_path)) / "training_args.json"
-    if trained.is_file():
-        # What the encoder was trained with, such as the length of histories.
-        shutil.copy(trained, temporary)
-    said = {
-        "checkpoint": checkpoint,
-        "n_known": change.n_known,
-        "n_new": change.n_new,
-        "n_vanished": change.n_vanished,
-        "n_kept_vanished": change.n_kept_vanished,
-    }
-    (temporary / "adaptation.json").write_text(json.dumps(said | rule, indent=2) + "\n", encoding="utf-8")
+    if trained_with.is_file():
+        # The length of the histories that the encoder was trained with is in it.
+        shutil.copy(trained_with, temporary)
+    (temporary / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     if output.exists():
         output.rmdir()
     temporary.rename(output)

@@ -195,6 +195,7 @@ class TestCommand:
         # Not all bits: matrices of another size may be multiplied in another order.
         torch.testing.assert_close(model(history).logits[:, :12], old(history).logits)
         assert json.loads((output / "training_args.json").read_text()) == {"max_length": 7}
+        assert "12 items" in (output / "README.md").read_text()
         assert json.loads((output / "adaptation.json").read_text()) == {
             "checkpoint": str(checkpoint),
             "n_known": 11,
