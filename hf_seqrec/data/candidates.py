@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hf_seqrec.metrics.negatives import draw_negatives
+from hf_seqrec.metrics.negatives import draw_negatives, popularity_weights
 
 from .splits import HistoryBatch, HistoryDataset
 
@@ -38,7 +38,10 @@ class SampledRankingCollator:
         seed: int = 0,
     ):
         self.collator, self.vocab_size, self.n_negatives = collator, vocab_size, n_negatives
-        self.sampling, self.item_counts, self.seed = sampling, item_counts, seed
+        self.sampling, self.seed = sampling, seed
+        # Once, not for every batch: of millions of items they take seconds.
+        is_by_popularity = sampling == "popularity" and item_counts is not None
+        self.item_weights = popularity_weights(item_counts, vocab_size) if is_by_popularity else None
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
         histories = HistoryBatch.join(examples)
@@ -49,7 +52,7 @@ class SampledRankingCollator:
             self.vocab_size,
             self.n_negatives,
             self.sampling,
-            self.item_counts,
+            self.item_weights,
             seed=self.seed,
             users=histories.users,
         )

@@ -7,6 +7,7 @@ Sampled metrics are kept to compare with papers that use them; they need not ord
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,13 +16,46 @@ from numpy.typing import ArrayLike, NDArray
 _ROUNDS = 4
 
 
+class PopularityWeights(NamedTuple):
+    r"""
+    What popularity sampling needs of a catalog, computed once by [`popularity_weights`].
+
+    Fields:
+        weights (`(vocab_size,)`): Of each row; 0 for what is never drawn.
+        cumulative (`(vocab_size,)`): Their running sum.
+        n_drawn (`int`): How many rows can be drawn.
+    """
+
+    weights: NDArray[np.float64]
+    cumulative: NDArray[np.float64]
+    n_drawn: int
+
+
+def popularity_weights(item_counts: ArrayLike, vocab_size: int, alpha: float = 1.0) -> PopularityWeights:
+    r"""
+    Return the weights by which `draw_negatives` draws, for many calls of it over a large catalog.
+
+    Raises:
+        ValueError: if the counts are not those of a catalog of `vocab_size` rows.
+    """
+    counts = np.asarray(item_counts, dtype=np.float64)
+    if counts.shape != (vocab_size,):
+        raise ValueError(f"`item_counts` must hold one count for each of {vocab_size} rows, got shape {counts.shape}.")
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise ValueError("`item_counts` must be finite and not negative.")
+    # 0 ** 0 is 1, but an item nobody had stays out whatever the power.
+    weights = np.where(counts > 0, np.power(counts, alpha, where=counts > 0, out=np.zeros_like(counts)), 0.0)
+    weights[0] = 0.0
+    return PopularityWeights(weights, np.cumsum(weights), int(np.count_nonzero(weights)))
+
+
 def draw_negatives(
     targets: ArrayLike,
     seen: ArrayLike | Sequence[Sequence[int]],
     vocab_size: int,
     n_negatives: int = 100,
     sampling: str = "uniform",
-    item_counts: ArrayLike | None = None,
+    item_counts: ArrayLike | PopularityWeights | None = None,
     alpha: float = 1.0,
     seed: int = 0,
     users: ArrayLike | None = None,
@@ -38,8 +72,8 @@ def draw_negatives(
         vocab_size (`int`): Rows of the catalog, the padding row 0 included; items are rows 1 to `vocab_size - 1`.
         n_negatives (`int`, *optional*, defaults to 100): Negatives per user.
         sampling (`str`, *optional*, defaults to `"uniform"`): `"uniform"` or `"popularity"`.
-        item_counts (array of shape `(vocab_size,)`, *optional*): Interactions of each row in training; for
-            `"popularity"` only.
+        item_counts (array of shape `(vocab_size,)` or [`PopularityWeights`], *optional*): Interactions of each row in
+            training, or what `popularity_weights` made of them; for `"popularity"` only.
         alpha (`float`, *optional*, defaults to 1.0): Power of the counts; for `"popularity"` only.
         seed (`int`, *optional*, defaults to 0): With `users`, decides every draw.
         users (array of shape `(b,)`, *optional*): A non-negative number that names each user, so that its negatives do
@@ -64,8 +98,7 @@ def draw_negatives(
         )
     if n_negatives < 1:
         raise ValueError(f"`n_negatives` must be at least 1, got {n_negatives}.")
-    weights = _weights(sampling, item_counts, alpha, vocab_size)
-    cumulative = None if weights is None else np.cumsum(weights)
+    popularity = _popularity(sampling, item_counts, alpha, vocab_size)
     negatives = np.empty((len(target_rows), n_negatives), dtype=np.int64)
     for i, (target, history, user) in enumerate(zip(target_rows, seen, user_numbers, strict=True)):  # type: ignore[arg-type]
         # Sorted and without repeats; the padding row is never a negative.
@@ -74,17 +107,18 @@ def draw_negatives(
             wrong = excluded[0] if excluded[0] < 0 else excluded[-1]
             raise ValueError(f"Rows must be in 0 to {vocab_size - 1} (`vocab_size` - 1), got {wrong} for user {i}.")
         n_left = vocab_size - len(excluded)
-        if weights is not None:
-            n_left = np.count_nonzero(weights) - np.count_nonzero(weights[excluded])
+        if popularity is not None:
+            n_left = popularity.n_drawn - np.count_nonzero(popularity.weights[excluded])
         if n_left < n_negatives:
             raise ValueError(
                 f"`n_negatives` must be at most the {n_left} items left to draw for user {i}, got {n_negatives}. "
                 "Lower it or use the full ranking."
             )
         generator = np.random.default_rng((seed, int(user)))
-        if weights is None or cumulative is None:
+        if popularity is None:
             negatives[i] = _uniform(generator, excluded, vocab_size, n_negatives)
         else:
+            weights, cumulative, _ = popularity
             negatives[i] = _by_popularity(generator, excluded, weights, cumulative, n_negatives)
     return negatives
 
@@ -106,24 +140,20 @@ def _check_sampling(sampling: str) -> None:
         raise ValueError(f"`sampling` must be 'uniform' or 'popularity', got {sampling!r}.")
 
 
-def _weights(
-    sampling: str, item_counts: ArrayLike | None, alpha: float, vocab_size: int
-) -> NDArray[np.float64] | None:
-    """Return the weight of every row, the padding row at 0, or `None` where all items weigh the same."""
+def _popularity(
+    sampling: str, item_counts: ArrayLike | PopularityWeights | None, alpha: float, vocab_size: int
+) -> PopularityWeights | None:
+    """Return the weights of the rows, or `None` where all items weigh the same."""
     _check_sampling(sampling)
     if sampling == "uniform":
         return None
     if item_counts is None:
         raise ValueError("`item_counts` must be given to sample by popularity: the `count` column of the catalog.")
-    counts = np.asarray(item_counts, dtype=np.float64)
-    if counts.shape != (vocab_size,):
-        raise ValueError(f"`item_counts` must hold one count for each of {vocab_size} rows, got shape {counts.shape}.")
-    if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        raise ValueError("`item_counts` must be finite and not negative.")
-    # 0 ** 0 is 1, but an item nobody had stays out whatever the power.
-    weights = np.where(counts > 0, np.power(counts, alpha, where=counts > 0, out=np.zeros_like(counts)), 0.0)
-    weights[0] = 0.0
-    return weights
+    if not isinstance(item_counts, PopularityWeights):
+        return popularity_weights(item_counts, vocab_size, alpha)
+    if len(item_counts.weights) != vocab_size:
+        raise ValueError(f"`item_counts` must be weights of {vocab_size} rows, got {len(item_counts.weights)}.")
+    return item_counts
 
 
 def _uniform(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hf_seqrec.metrics.negatives import draw_negatives, protocol_name
+from hf_seqrec.metrics.negatives import draw_negatives, popularity_weights, protocol_name
 
 VOCAB_SIZE = 60
 COUNTS = np.concatenate([[0], 1000 // np.arange(1, VOCAB_SIZE)])
@@ -124,3 +124,14 @@ def test_protocol_name():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_negatives(**{"targets": [7], "seen": [[1]], "vocab_size": VOCAB_SIZE, "n_negatives": 5} | arguments)
+
+
+def test_weights_computed_before_draw_the_same():
+    counts = [0, 5, 0, 1, 9, 2, 2, 7]
+    weights = popularity_weights(counts, vocab_size=8, alpha=0.5)
+    assert weights.n_drawn == 6
+    arguments = {"targets": [1, 4], "seen": [[3], [5, 0]], "vocab_size": 8, "n_negatives": 3, "sampling": "popularity"}
+    drawn = draw_negatives(**arguments, item_counts=weights, seed=4)
+    assert drawn.tolist() == draw_negatives(**arguments, item_counts=counts, alpha=0.5, seed=4).tolist()
+    with pytest.raises(ValueError, match="weights of 9 rows, got 8"):
+        draw_negatives(**(arguments | {"vocab_size": 9}), item_counts=weights)
