@@ -247,7 +247,7 @@ def fingerprint(model: SeqRecPreTrainedModel) -> str:
     for tensor in (items, bias):
         if tensor is not None:
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -40,8 +40,9 @@ class SampledRankingCollator:
         self.collator, self.vocab_size, self.n_negatives = collator, vocab_size, n_negatives
         self.sampling, self.seed = sampling, seed
         # Once, not for every batch: of millions of items they take seconds.
-        is_by_popularity = sampling == "popularity" and item_counts is not None
-        self.item_weights = popularity_weights(item_counts, vocab_size) if is_by_popularity else None
+        self.item_weights = None
+        if sampling == "popularity" and item_counts is not None:
+            self.item_weights = popularity_weights(item_counts, vocab_size)
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
         histories = HistoryBatch.join(examples)
