@@ -59,16 +59,12 @@ def main() -> None:
                 seconds = seconds_of(code, empty if name.endswith("no cache") else None)
             if turn > 0:
                 found[name].append(seconds)
-    rows = [
-        {"what": name, "seconds": statistics.median(times), "fastest": min(times)} for name, times in found.items()
-    ]
-    plain, ours = rows[0]["seconds"], rows[1]["seconds"]
-    rows.append(
-        {"what": "added by hf_seqrec", "seconds": ours - plain, "fastest": rows[1]["fastest"] - rows[0]["fastest"]}
-    )
+    rows = {name: {"seconds": statistics.median(times), "fastest": min(times)} for name, times in found.items()}
+    plain, ours = list(rows.values())[:2]
+    rows["added by hf_seqrec"] = {name: ours[name] - plain[name] for name in ours}
     print(f"{arguments.rounds} rounds, Python {platform.python_version()}, {os.cpu_count()} processors")
-    for row in rows:
-        print(f"{row['what']:45}{row['seconds']:>8.3f} s (fastest {row['fastest']:.3f} s)")
+    for name, row in rows.items():
+        print(f"{name:45}{row['seconds']:>8.3f} s (fastest {row['fastest']:.3f} s)")
     if arguments.json:
         result = {"rounds": arguments.rounds, "python": platform.python_version(), "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
