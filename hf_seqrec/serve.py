@@ -47,7 +47,8 @@ _MOST_ERRORS = 10
 ItemId = StrictInt | Annotated[str, StringConstraints(strict=True, min_length=1, max_length=LONGEST_ID)]
 ItemIds = Annotated[list[ItemId], Field(max_length=MOST_ITEMS)]
 TopK = Annotated[int, Field(ge=1, le=MOST_RECOMMENDATIONS)]
-User = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="Any id of a user, without a slash.")]
+# In a route `{user:path}` takes ids with slashes too, which arrive decoded.
+User = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="Any id of a user.")]
 
 
 class _Body(BaseModel):
@@ -241,13 +242,13 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
         answer: Answer = await server.do(RecommendHistory(**dict(request)))
         return HistoryResponse(**_shown(answer), unknown_items=answer.unknown_items)
 
-    @app.post("/sessions/{user}/events", dependencies=sessions, summary="Add items to a user's session")
+    @app.post("/sessions/{user:path}/events", dependencies=sessions, summary="Add items to a user's session")
     async def add_events(user: User, request: EventsRequest) -> EventsResponse:
         done = await server.do(AddEvents(user, **dict(request)))
         shown = {} if done.answer is None else _shown(done.answer)
         return EventsResponse(events=done.events, unknown_items=done.unknown_items, **shown)
 
-    @app.get("/sessions/{user}/recommendations", dependencies=sessions, summary="Recommend from a user's session")
+    @app.get("/sessions/{user:path}/recommendations", dependencies=sessions, summary="Recommend from a user's session")
     async def recommend_session(
         user: User,
         top_k: Annotated[int, Query(ge=1, le=MOST_RECOMMENDATIONS)] = 10,
@@ -256,7 +257,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
         done = await server.do(RecommendSession(user, top_k, exclude_seen))
         return SessionResponse(**_shown(done.answer), events=done.events)
 
-    @app.delete("/sessions/{user}", dependencies=sessions, status_code=204, summary="Forget a user's session")
+    @app.delete("/sessions/{user:path}", dependencies=sessions, status_code=204, summary="Forget a user's session")
     async def end_session(user: User) -> None:
         if not await server.do(EndSession(user)):
             raise HTTPException(404, f"There is no session of user {user!r}.")

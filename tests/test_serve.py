@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 from transformers import AutoConfig, AutoModel, set_seed
@@ -99,6 +100,14 @@ class TestSessions:
         gone = client.delete("/sessions/ann")
         assert gone.status_code == 404
         assert gone.json()["detail"] == "There is no session of user 'ann'."
+
+    def test_a_user_with_any_signs(self, client):
+        for user in ("ann/events", "ann/recommendations", "a b?c=%2F#é"):
+            path = quote(user, safe="")
+            assert client.post(f"/sessions/{path}/events", json={"item_ids": ["i3"]}).json()["events"] == 1
+            assert client.get(f"/sessions/{path}/recommendations").json()["events"] == 1
+            assert client.delete(f"/sessions/{path}").status_code == 204
+        assert client.get("/sessions/ann/recommendations").json()["events"] == 0
 
     def test_the_least_recently_used_is_evicted(self, recommender):
         with TestClient(create_app(recommender, ServerOptions(max_sessions=2, max_batch=2))) as client:
