@@ -1,12 +1,17 @@
 """
 Forward and backward of the selective scan: the ways of hf_seqrec against what a user would pick instead.
 
-    python benchmarks/scan.py [--threads 1] [--batch 16] [--length 200] [--channels 128] [--states 32] [--json FILE]
+    python benchmarks/scan.py [--threads 1] [--batch 16] [--lengths 200] [--channels 128] [--states 32] [--json FILE]
+    python benchmarks/scan.py --batch 4 --lengths 50 200 1000 2000 5000 [--picture FILE]
 
 Every way gets the same tensors and the same gradient; errors are against the definition in float64. One round runs
-each way once, so that a busy machine is unfair to none; the first round warms up and is not counted. Peak memory is
-what a process of its own needs over the inputs for one forward and backward, gradients included (Linux only).
-mambapy and transformers are measured where they are installed; transformers' row is its whole Mamba block.
+each way once at every length, so that a busy machine is unfair to none; the first round warms up and is not counted.
+With several lengths, growth is the time per position over that of the way's shortest length: 1 where cost grows as the
+length does. What would take longer than `--longest_call` is left out, and named: guessed from the length before, as if
+time grew with the square.
+
+Peak memory is what a process of its own needs over the inputs for one forward and backward, gradients included (Linux
+only). mambapy and transformers are measured where they are installed; transformers' row is its whole Mamba block.
 """
 
 import argparse
@@ -33,6 +38,8 @@ from torch import Tensor
 from hf_seqrec.models.selective_scan import faster_op, selective_scan_chunked, selective_scan_reference
 
 Inputs = dict[str, Tensor]
+# Seconds of the forward and of both passes, by length and way.
+Times = dict[tuple[int, str], list[tuple[float, float]]]
 # Too slow to run in every round.
 SLOW = ("plain loop, x[:, t]", "transformers MambaMixer")
 
@@ -128,6 +135,11 @@ def run_once(way: Callable[[Inputs], Tensor], inputs: Inputs) -> tuple[float, fl
     return forward, forward + time.perf_counter() - start
 
 
+def run_tiny(way: Callable[[Inputs], Tensor]) -> None:
+    """Let libraries load and kernels compile; too small to leave memory behind that could be used again."""
+    run_once(way, make_inputs(1, 2, 8, 4))
+
+
 def relative_error(way: Callable[[Inputs], Tensor], inputs: Inputs) -> float:
     """Largest difference to the definition in float64, over the largest value."""
     with torch.no_grad():
@@ -140,8 +152,7 @@ def relative_error(way: Callable[[Inputs], Tensor], inputs: Inputs) -> float:
 def peak_megabytes(name: str, sizes: tuple[int, int, int, int]) -> float:
     """Peak memory over the inputs, of this process, which has done nothing else yet."""
     way = ways()[name]
-    # Libraries load and kernels compile at the first call; too small to leave memory behind that could be used again.
-    run_once(way, make_inputs(1, 2, 8, 4))
+    run_tiny(way)
     inputs = make_inputs(*sizes)
     # Resets the highest resident size on record.
     Path("/proc/self/clear_refs").write_text("5")
@@ -155,12 +166,12 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def measure_peak(name: str, arguments: argparse.Namespace) -> float | None:
+def measure_peak(name: str, length: int, arguments: argparse.Namespace) -> float | None:
     """Peak memory in a process of its own; `None` where the system does not tell."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    sizes = [arguments.batch, arguments.length, arguments.channels, arguments.states]
-    options = ["--batch", "--length", "--channels", "--states"]
+    sizes = [arguments.batch, length, arguments.channels, arguments.states]
+    options = ["--batch", "--lengths", "--channels", "--states"]
     command = [sys.executable, __file__, "--threads", str(arguments.threads), "--peak_of", name]
     for option, size in zip(options, sizes, strict=True):
         command += [option, str(size)]
@@ -175,45 +186,77 @@ def version(package: str) -> str | None:
         return None
 
 
-def measure(arguments: argparse.Namespace) -> dict:
-    """Time every way in interleaved rounds, and weigh it."""
-    inputs = make_inputs(arguments.batch, arguments.length, arguments.channels, arguments.states)
-    found = {name: way for name, way in ways().items() if name not in arguments.skip}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
-    for turn in range(arguments.rounds + 1):
-        for name, way in found.items():
-            if turn == 0 and name not in SLOW:
-                run_once(way, inputs)
-            elif turn == 1 or name not in SLOW:
-                times[name].append(run_once(way, inputs))
-    rows = []
+def first_calls(
+    found: dict[str, Callable[[Inputs], Tensor]], inputs: dict[int, Inputs], longest_call: float
+) -> tuple[Times, list[dict]]:
+    """Warm up every way at every length, where the slow ones have their only round, and find what takes too long."""
+    times: Times = {}
+    left_out = []
     for name, way in found.items():
-        forward, both = zip(*times[name], strict=True)
-        rows.append(
-            {
-                "way": name,
-                "forward_ms": statistics.median(forward) * 1e3,
-                "forward_backward_ms": statistics.median(both) * 1e3,
-                "fastest_ms": min(both) * 1e3,
-                "rounds": len(both),
-                "peak_mb": measure_peak(name, arguments),
-                "error": None if name == SLOW[1] else relative_error(way, inputs),
-            }
-        )
+        run_tiny(way)
+        before: tuple[int, float] | None = None
+        for length in inputs:
+            if before is not None and before[1] * (length / before[0]) ** 2 > longest_call:
+                left_out += [{"way": name, "length": longer} for longer in inputs if longer >= length]
+                break
+            once = run_once(way, inputs[length])
+            before = length, once[1]
+            times[length, name] = [once] if name in SLOW else []
+    return times, left_out
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    """Time every way at every length in interleaved rounds, and weigh it."""
+    b, d, n = arguments.batch, arguments.channels, arguments.states
+    lengths = sorted(arguments.lengths)
+    found = {name: way for name, way in ways().items() if name not in arguments.skip}
+    inputs = {length: make_inputs(b, length, d, n) for length in lengths}
+    times, left_out = first_calls(found, inputs, arguments.longest_call)
+    for _ in range(arguments.rounds):
+        for length, name in times:
+            if name not in SLOW:
+                times[length, name].append(run_once(found[name], inputs[length]))
+    rows = []
+    for length in lengths:
+        for name, way in found.items():
+            if (length, name) not in times:
+                continue
+            forward, both = zip(*times[length, name], strict=True)
+            rows.append(
+                {
+                    "way": name,
+                    "length": length,
+                    "forward_ms": statistics.median(forward) * 1e3,
+                    "forward_backward_ms": statistics.median(both) * 1e3,
+                    "fastest_ms": min(both) * 1e3,
+                    "rounds": len(both),
+                    "input_mb": sum(tensor.nbytes for tensor in inputs[length].values()) / 2**20,
+                    "peak_mb": measure_peak(name, length, arguments),
+                    "error": None if name == SLOW[1] else relative_error(way, inputs[length]),
+                }
+            )
+    fastest: dict[int, float] = {}
+    shortest: dict[str, float] = {}
     for row in rows:
-        row["ratio"] = row["forward_backward_ms"] / rows[0]["forward_backward_ms"]
+        milliseconds, a_position = row["forward_backward_ms"], row["forward_backward_ms"] / row["length"]
+        # The first row of a length is of the package's fastest way.
+        row["ratio"] = milliseconds / fastest.setdefault(row["length"], milliseconds)
+        row["growth"] = a_position / shortest.setdefault(row["way"], a_position)
     return {
-        "batch": arguments.batch,
-        "length": arguments.length,
-        "channels": arguments.channels,
-        "states": arguments.states,
+        "batch": b,
+        "lengths": lengths,
+        "channels": d,
+        "states": n,
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count(),
         "machine": platform.machine(),
+        # Of the last 1, 5 and 15 minutes: above the number of processors, others were at work.
+        "load_average": os.getloadavg(),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numba", "llvmlite", "mambapy", "transformers")},
         },
+        "left_out": left_out,
         "rows": rows,
     }
 
@@ -221,39 +264,68 @@ def measure(arguments: argparse.Namespace) -> dict:
 def print_table(result: dict) -> None:
     """Print what `measure` found."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items() if number)
-    sizes = f"b {result['batch']}, l {result['length']}, d {result['channels']}, n {result['states']}"
-    print(f"Selective scan, float32, {sizes}; {versions}")
+    print(f"Selective scan, float32, b {result['batch']}, d {result['channels']}, n {result['states']}; {versions}")
     print(f"{result['threads']} of {result['processors']} processors ({result['machine']})")
-    print(f"{'':28}{'forward':>10}{'+ backward':>12}{'fastest':>12}{'ratio':>8}{'peak':>10}{'error':>8}{'rounds':>8}")
-    for row in result["rows"]:
-        peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.1f} MB"
-        error = "-" if row["error"] is None else f"{row['error']:.0e}"
-        times = f"{row['forward_ms']:7.1f} ms{row['forward_backward_ms']:9.1f} ms{row['fastest_ms']:9.1f} ms"
-        print(f"{row['way']:28}{times}{row['ratio']:8.1f}{peak:>10}{error:>8}{row['rounds']:8}")
+    for length in result["lengths"]:
+        rows = [row for row in result["rows"] if row["length"] == length]
+        inputs = f"l {length:,}, {rows[0]['input_mb']:.1f} MB of inputs" if rows else f"l {length:,}"
+        print(f"{inputs:28}{'forward':>12}{'+ backward':>13}{'fastest':>13}{'ratio':>8}", end="")
+        print(f"{'growth':>8}{'peak':>12}{'error':>8}{'rounds':>8}")
+        for row in rows:
+            peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:,.1f} MB"
+            error = "-" if row["error"] is None else f"{row['error']:.0e}"
+            times = "".join(f"{row[key]:10,.1f} ms" for key in ("forward_ms", "forward_backward_ms", "fastest_ms"))
+            print(
+                f"{row['way']:27}{times}{row['ratio']:8.1f}{row['growth']:8.2f}{peak:>12}{error:>8}{row['rounds']:8}"
+            )
+    for case in result["left_out"]:
+        print(f"left out, for it would take too long: {case['way']} at length {case['length']:,}")
+
+
+def draw(result: dict, path: Path) -> None:
+    """Draw time and memory against the length."""
+    from picture import draw_by_length
+
+    rows = [
+        {
+            "way": row["way"],
+            "length": row["length"],
+            "positions": result["batch"] * row["length"],
+            "seconds": row["forward_backward_ms"] / 1e3,
+            "memory_bytes": None if row["peak_mb"] is None else row["peak_mb"] * 2**20,
+        }
+        for row in result["rows"]
+    ]
+    sizes = f"{result['batch']} histories, {result['channels']} channels, {result['states']} states"
+    draw_by_length(rows, f"Selective scan, forward and backward, {sizes}, {result['threads']} thread(s)", path)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[200])
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--states", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--skip", nargs="*", default=[], help="rows to leave out, by their names in the table")
+    parser.add_argument("--longest_call", type=float, default=60.0, help="seconds a forward and backward may take")
     parser.add_argument("--json", type=Path, help="also write the result here")
+    parser.add_argument("--picture", type=Path, help="also draw it, as a .png or .svg")
     parser.add_argument("--peak_of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
-        sizes = (arguments.batch, arguments.length, arguments.channels, arguments.states)
+        sizes = (arguments.batch, arguments.lengths[0], arguments.channels, arguments.states)
         print(peak_megabytes(arguments.peak_of, sizes))
         return
     result = measure(arguments)
     print_table(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.picture:
+        draw(result, arguments.picture)
 
 
 if __name__ == "__main__":

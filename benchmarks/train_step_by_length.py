@@ -244,26 +244,6 @@ def print_table(result: dict[str, Any]) -> None:
         )
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw seconds and memory for 1,000 positions against the length."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for way in dict.fromkeys(row["way"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["way"] == way]
-        lengths = [row["length"] for row in rows]
-        axes[0].plot(lengths, [1e6 * row["seconds"] / row["positions"] for row in rows], marker="o", label=way)
-        if all(row["memory_bytes"] is not None for row in rows):
-            axes[1].plot(lengths, [row["memory_bytes"] / row["positions"] / 2**10 for row in rows], marker="o")
-    for axis, label in zip(axes, ("milliseconds per 1,000 positions", "KiB per position"), strict=True):
-        axis.set(xlabel="length of the history", ylabel=label, xscale="log", yscale="log")
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
-    figure.suptitle(f"A training step, loss at {result['loss_at'].replace('_', ' ')}, {result['threads']} thread(s)")
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
@@ -292,7 +272,11 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     if arguments.picture:
-        draw(result, arguments.picture)
+        # Only here: other interpreters run this file too, and may have no matplotlib.
+        from picture import draw_by_length
+
+        title = f"A training step, loss at {result['loss_at'].replace('_', ' ')}, {result['threads']} thread(s)"
+        draw_by_length(result["rows"], title, arguments.picture)
 
 
 if __name__ == "__main__":
