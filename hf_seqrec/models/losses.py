@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores held at once, in float32. On a CPU 1 MiB a thread, which stays in a core's second-level cache while it is
+# Scores held at once, in float32. On a CPU half a MiB a thread, which stays in a core's second-level cache while it is
 # multiplied, normalised and multiplied again; on an accelerator 256 MiB, enough to keep it busy.
-_SCORES_AT_ONCE_PER_THREAD = 2**18
+_SCORES_AT_ONCE_PER_THREAD = 2**17
 _SCORES_AT_ONCE_ON_ACCELERATORS = 2**26
 # Catalogs up to this many rows are scored whole, some positions at a time, with three matrix products, which are slow
 # with few positions, whatever the cache holds; larger ones in chunks, which takes four products, but all of a good
@@ -157,19 +157,7 @@ class _ChunkedCatalogLoss(torch.autograd.Function):
         label_smoothing: float,
     ) -> Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
-            highest = torch.full((len(labels),), -torch.inf, dtype=torch.float32, device=labels.device)
-            total = torch.zeros_like(highest)  # of exp(score - highest)
-            for positions, rows in _tiles(hidden_states, item_embeddings):
-                scores = _scores(
-                    hidden_states[positions],
-                    item_embeddings[rows].to(hidden_states.dtype),
-                    None if bias is None else bias[rows],
-                )
-                higher = torch.maximum(highest[positions], scores.amax(dim=1))
-                total[positions] *= (highest[positions] - higher).exp_()
-                total[positions] += scores.sub_(higher[:, None]).exp_().sum(dim=1)
-                highest[positions] = higher
-            log_sum_exp = total.log_().add_(highest)
+            log_sum_exp = _log_sum_exp(hidden_states, item_embeddings, bias)
             losses = log_sum_exp - _right_scores(hidden_states, item_embeddings, labels, bias)
             if label_smoothing:
                 losses += _EvenTargets(hidden_states, item_embeddings, bias, weights, label_smoothing).losses(labels)
@@ -265,6 +253,36 @@ def _tiles(hidden_states: Tensor, item_embeddings: Tensor) -> Iterator[tuple[sli
     for rows in _parts(1, len(item_embeddings), n_rows):
         for positions in _parts(0, len(hidden_states), n_positions):
             yield positions, rows
+
+
+def _log_sum_exp(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `logsumexp(scores)` over all items `(m,)`, with one pass over the scores where they are not far apart."""
+
+    def tiles_of_scores(hidden_states: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        for positions, rows in _tiles(hidden_states, item_embeddings):
+            items = item_embeddings[rows].to(hidden_states.dtype)
+            yield positions, rows, _scores(hidden_states[positions], items, None if bias is None else bias[rows])
+
+    def sums(hidden_states: Tensor, highest: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum `exp(score - highest)`; without `highest`, against the highest score of the first items."""
+        total = torch.zeros(len(hidden_states), dtype=torch.float32, device=hidden_states.device)
+        shift = torch.empty_like(total) if highest is None else highest
+        for positions, rows, scores in tiles_of_scores(hidden_states):
+            if highest is None and rows.start == 1:
+                shift[positions] = scores.amax(dim=1)
+            total[positions] += scores.sub_(shift[positions, None]).exp_().sum(dim=1)
+        return total, shift
+
+    # The first items hold one of the terms 1, so nothing that counts is lost below; above, up to exp(88) has room.
+    total, shift = sums(hidden_states, None)
+    overflowed = total.isinf()
+    if overflowed.any():
+        hidden_states = hidden_states[overflowed]
+        highest = torch.full((len(hidden_states),), -torch.inf, dtype=torch.float32, device=total.device)
+        for positions, _, scores in tiles_of_scores(hidden_states):
+            highest[positions] = torch.maximum(highest[positions], scores.amax(dim=1))
+        total[overflowed], shift[overflowed] = sums(hidden_states, highest)
+    return total.log_().add_(shift)
 
 
 def _scores(hidden_states: Tensor, items: Tensor, bias: Tensor | None) -> Tensor:

@@ -115,6 +115,22 @@ def test_is_exact_where_the_right_item_is_hopeless():
     assert loss.item() == pytest.approx(100.0)
 
 
+def test_is_exact_where_an_item_is_far_above_those_before_it(monkeypatch):
+    # One item a chunk, and exp(200) is more than float32 holds. The second position, which scores all items alike, must
+    # not change for the first.
+    monkeypatch.setattr(losses, "_scores_at_once", lambda device: 2)
+    hidden_states = torch.tensor([[1.0], [0.0]], requires_grad=True)
+    item_embeddings = torch.tensor([[0.0], [0.0], [200.0], [-100.0]], requires_grad=True)
+    inputs, labels = (hidden_states, item_embeddings), torch.tensor([1, 3])
+    expected = naive_loss(*inputs, labels)
+    loss = full_softmax_loss(*inputs, labels)
+    torch.testing.assert_close(loss, expected)
+    for gradient, expected_gradient in zip(
+        torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_padding_row_gets_no_probability_and_no_gradient():
     # Two items of equal score, and a padding row that would win: each item has probability 1/2.
     item_embeddings = torch.tensor([[9.0], [1.0], [1.0]], requires_grad=True)
