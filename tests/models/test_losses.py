@@ -116,8 +116,8 @@ def test_is_exact_where_the_right_item_is_hopeless():
 
 
 def test_is_exact_where_an_item_is_far_above_those_before_it(monkeypatch):
-    # One item a chunk, and exp(200) is more than float32 holds. The second position, which scores all items alike, must
-    # not change for the first.
+    # One item a chunk, and exp(200) is more than float32 holds. The second position, which scores all items alike,
+    # must not change for the first.
     monkeypatch.setattr(losses, "_scores_at_once", lambda device: 2)
     hidden_states = torch.tensor([[1.0], [0.0]], requires_grad=True)
     item_embeddings = torch.tensor([[0.0], [0.0], [200.0], [-100.0]], requires_grad=True)
