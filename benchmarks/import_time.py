@@ -3,11 +3,13 @@ What `import hf_seqrec` adds to `import transformers`, and the first call of the
 
     python benchmarks/import_time.py [--rounds 9] [--json import_time.json]
 
-Each measurement is a process of its own, and a round has one of each. The first scan compiles its kernels, or reads
-them from numba's cache, which is `--cold` in a fresh folder and otherwise where it always is.
+Each measurement is a process of its own, and a round has one of each. The first scan reads its kernels from numba's
+cache, or compiles them, where the cache is a fresh folder.
 """
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -66,7 +68,17 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:45}{row['seconds']:>8.3f} s (fastest {row['fastest']:.3f} s)")
     if arguments.json:
-        result = {"rounds": arguments.rounds, "python": platform.python_version(), "rows": rows}
+        packages = [name for name in ("torch", "transformers", "numba") if importlib.util.find_spec(name)]
+        result = {
+            "rounds": arguments.rounds,
+            "processors": os.cpu_count(),
+            "machine": platform.machine(),
+            # Of the last 1, 5 and 15 minutes: above the number of processors, others were at work.
+            "load_average": os.getloadavg(),
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "rows": rows,
+        }
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
