@@ -33,8 +33,8 @@ import hf_seqrec
 from hf_seqrec.data.negatives import NegativesCollator
 from hf_seqrec.data.objectives import collators_for
 from hf_seqrec.data.splits import HistoryBatch
-from hf_seqrec.embedding_optimizer import gradient_values, item_table_optimizer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.embedding_optimizer import gradient_values, item_table_optimizer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 
 _GIB = 2**30
 # Tables of (v, d) float32 that exist during a step: the weights, and with AdamW two moments and two gradients, that of

@@ -31,8 +31,8 @@ from transformers import AutoConfig, AutoModel, TrainerCallback, set_seed
 
 import hf_seqrec
 from hf_seqrec.data import leave_one_out, load_sequences
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 
 # Which operations are which part; the first that fits counts, with all that it calls.
 _PARTS = {

@@ -35,8 +35,8 @@ import hf_seqrec
 from hf_seqrec.adapt import adapt_to_catalog, freeze_encoder
 from hf_seqrec.checkpoint import load_checkpoint
 from hf_seqrec.data import Catalog, LeaveOneOut, Sequences, leave_one_out, load_sequences
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 
 _METRIC = "eval_ndcg@10"
 # From random weights; from the pretrained ones with one of the rules for new items; with `cooccurrence`, frozen.

@@ -14,8 +14,8 @@ _HOMES = {
     "SeqRecConfig": "hf_seqrec.models.configuration_seqrec",
     "SeqRecOutput": "hf_seqrec.models.modeling_seqrec",
     "SeqRecPreTrainedModel": "hf_seqrec.models.modeling_seqrec",
-    "SeqRecTrainer": "hf_seqrec.trainer",
-    "SeqRecTrainingArguments": "hf_seqrec.training_args",
+    "SeqRecTrainer": "hf_seqrec.training.trainer",
+    "SeqRecTrainingArguments": "hf_seqrec.training.training_args",
     "SequentialRecommendationPipeline": "hf_seqrec.pipeline",
 }
 

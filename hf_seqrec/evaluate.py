@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from transformers import HfArgumentParser
 
-from .arguments import DataArguments
 from .checkpoint import Checkpoint, load_checkpoint
 from .data.resolve import resolve_dataset
 from .data.sequences import Sequences
@@ -27,7 +26,8 @@ from .evaluation import describe, match_catalog, model_rows, rank_users
 from .metrics.ranking import CUT_OFFS
 from .protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
 from .provenance import commit, hardware, versions
-from .report import print_evaluation
+from .training.arguments import DataArguments
+from .training.report import print_evaluation
 
 # How results.json calls the metrics of each part.
 _PREFIXES = {"validation": "eval", "test": "test"}

@@ -102,7 +102,7 @@ def render_model_card(
 _USE = f"""## Use
 
 ```python
-from hf_seqrec.recommender import Recommender
+from hf_seqrec import Recommender
 
 recommender = Recommender.from_pretrained("{_REPOSITORY}")
 for item in recommender.recommend(["raw id", "another raw id"], top_k=10):

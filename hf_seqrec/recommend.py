@@ -13,7 +13,7 @@ import torch
 
 from .checkpoint import load_checkpoint
 from .data.sequences import load_sequences
-from .report import print_ranking
+from .training.report import print_ranking
 
 
 def main(command_line: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from .data.catalog import Catalog
 from .models.modeling_seqrec import SeqRecPreTrainedModel
 
 if TYPE_CHECKING:
-    from .sessions import Session, SessionStore
+    from .serving.sessions import Session, SessionStore
 
 logger = logging.get_logger(__name__)
 
@@ -204,7 +204,7 @@ class Recommender:
     @cached_property
     def sessions(self) -> "SessionStore":
         """The [`SessionStore`] of `session`."""
-        from .sessions import SessionStore
+        from .serving.sessions import SessionStore
 
         return SessionStore(self)
 

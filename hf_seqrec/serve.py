@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 
-from .batching import AddEvents, EndSession, ModelThread, OverloadedError, RecommendHistory, RecommendSession
 from .recommender import Answer, Recommender
-from .sessions import SessionStore
+from .serving.batching import AddEvents, EndSession, ModelThread, OverloadedError, RecommendHistory, RecommendSession
+from .serving.sessions import SessionStore
 
 try:
     import uvicorn

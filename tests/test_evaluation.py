@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrec.arguments import DataArguments
 from hf_seqrec.checkpoint import Checkpoint
 from hf_seqrec.data import Catalog, Sequences, leave_one_out
 from hf_seqrec.evaluate import EvaluationArguments, evaluate_checkpoint, main
@@ -14,8 +13,9 @@ from hf_seqrec.evaluation import describe, match_catalog, model_rows, rank_users
 from hf_seqrec.metrics import ranking_metrics
 from hf_seqrec.model_card import render_model_card
 from hf_seqrec.protocol import EvaluationProtocol
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.arguments import DataArguments
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import sequences_of, small_model, walks
 
 SAMPLED = {"eval_protocol": "sampled", "eval_negatives": 1, "eval_negatives_distribution": "popularity"}

@@ -41,11 +41,11 @@ import torch
 import hf_seqrec
 from huggingface_hub import hf_hub_download
 from transformers import AutoModel
-from hf_seqrec.arguments import parse_run_arguments
+from hf_seqrec.training.arguments import parse_run_arguments
 from hf_seqrec.checkpoint import load_checkpoint
 from hf_seqrec.recommend import main as recommend
 from hf_seqrec.recommender import Recommender
-from hf_seqrec.run_data import load_run_data
+from hf_seqrec.training.run_data import load_run_data
 
 answer = {}
 model = AutoModel.from_pretrained("org/walks")

@@ -6,8 +6,8 @@ from hf_seqrec.data import leave_one_out, popularity_baseline
 from hf_seqrec.metrics.negatives import draw_negatives
 from hf_seqrec.metrics.ranking import ranking_metrics, ranks_from_candidates
 from hf_seqrec.protocol import EvaluationProtocol
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import sequences_of, small_model
 
 N_ITEMS = 40

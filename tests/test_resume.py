@@ -14,9 +14,9 @@ from transformers.trainer_callback import TrainerState
 
 from hf_seqrec import BERT4Rec, BERT4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
 from hf_seqrec.data import StreamedHistories, leave_one_out, streamed_leave_one_out
-from hf_seqrec.run_folder import checkpoint_to_resume
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.run_folder import checkpoint_to_resume
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import sequences_of, small_model, walks
 
 N_ITEMS = 12

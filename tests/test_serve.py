@@ -21,10 +21,10 @@ from fastapi.testclient import TestClient
 
 import hf_seqrec
 from hf_seqrec import Catalog
-from hf_seqrec.batching import AddEvents, EndSession, ModelThread, RecommendHistory, RecommendSession
 from hf_seqrec.recommender import Recommender
 from hf_seqrec.serve import MOST_ITEMS, ServerOptions, create_app, main
-from hf_seqrec.sessions import SessionStore
+from hf_seqrec.serving.batching import AddEvents, EndSession, ModelThread, RecommendHistory, RecommendSession
+from hf_seqrec.serving.sessions import SessionStore
 
 N_ITEMS = 30
 

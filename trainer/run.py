@@ -17,15 +17,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
 
-from hf_seqrec.arguments import parse_run_arguments
-from hf_seqrec.curves import CurvesCallback
-from hf_seqrec.processors import use_processors
-from hf_seqrec.ranks import check_launcher
-from hf_seqrec.report import print_recommendations, print_results, write_results
-from hf_seqrec.run_data import load_run_data
-from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
-from hf_seqrec.run_model import load_start, make_run_model
-from hf_seqrec.trainer import SeqRecTrainer
+from hf_seqrec.training.arguments import parse_run_arguments
+from hf_seqrec.training.curves import CurvesCallback
+from hf_seqrec.training.processors import use_processors
+from hf_seqrec.training.ranks import check_launcher
+from hf_seqrec.training.report import print_recommendations, print_results, write_results
+from hf_seqrec.training.run_data import load_run_data
+from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
+from hf_seqrec.training.run_model import load_start, make_run_model
+from hf_seqrec.training.trainer import SeqRecTrainer
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
     @property
     def _shards(self) -> Any:
-        """The item embedding where ranks share out its rows (`hf_seqrec/sharded_embedding.py`), otherwise `None`."""
+        """The item embedding where ranks share out its rows (`training/sharded_embedding.py`), otherwise `None`."""
         return self.item_embeddings if hasattr(self.item_embeddings, "full_softmax_loss") else None
 
     def use_sparse_item_gradients(self) -> list[Tensor]:

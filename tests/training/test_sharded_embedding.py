@@ -8,10 +8,10 @@ from transformers import AutoModel
 from hf_seqrec import BERT4Rec, BERT4RecConfig, RecMamba, RecMambaConfig
 from hf_seqrec.data import leave_one_out
 from hf_seqrec.models.losses import full_softmax_loss
-from hf_seqrec.run_folder import checkpoint_to_resume
-from hf_seqrec.sharded_embedding import shard_item_embedding
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.run_folder import checkpoint_to_resume
+from hf_seqrec.training.sharded_embedding import shard_item_embedding
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import small_model, walks
 from tests.ranks import on_ranks
 

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from hf_seqrec.processors import use_processors
+from hf_seqrec.training.processors import use_processors
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
+from ..data.catalog import Catalog
+from ..data.sequences import Sequences
+from ..data.splits import HistoryDataset, LeaveOneOut
+from ..model_card import RESULTS_FILE
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..protocol import EvaluationProtocol
+from ..provenance import command, commit, hardware, versions
 from .arguments import RunArguments
-from .data.catalog import Catalog
-from .data.sequences import Sequences
-from .data.splits import HistoryDataset, LeaveOneOut
-from .model_card import RESULTS_FILE
-from .models.modeling_seqrec import SeqRecPreTrainedModel
-from .protocol import EvaluationProtocol
-from .provenance import command, commit, hardware, versions
 from .run_data import Splits
 from .trainer import SeqRecTrainer
 
@@ -37,7 +37,7 @@ def write_results(
         trainer ([`SeqRecTrainer`]): After training.
         arguments ([`RunArguments`]): What was asked for.
         sequences ([`Sequences`]): What was trained on.
-        splits: What of it was held out, as [`~hf_seqrec.run_data.load_run_data`] returns it.
+        splits: What of it was held out, as [`~hf_seqrec.training.run_data.load_run_data`] returns it.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
     """
     history = trainer.state.log_history

@@ -15,17 +15,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from .data.catalog import Catalog
-from .data.negatives import NegativesCollator
-from .data.objectives import collators_for
-from .data.prefixes import every_prefix
-from .data.samplers import LengthGroupedSampler, ShuffledSampler
-from .data.splits import HistoryDataset
-from .data.streaming import StreamedHistories
-from .data.windows import sliding_windows
+from ..data.catalog import Catalog
+from ..data.negatives import NegativesCollator
+from ..data.objectives import collators_for
+from ..data.prefixes import every_prefix
+from ..data.samplers import LengthGroupedSampler, ShuffledSampler
+from ..data.splits import HistoryDataset
+from ..data.streaming import StreamedHistories
+from ..data.windows import sliding_windows
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..protocol import model_inputs
 from .embedding_optimizer import gradient_values, item_table_optimizer
-from .models.modeling_seqrec import SeqRecPreTrainedModel
-from .protocol import model_inputs
 from .ranks import check_ranks_agree
 from .run_folder import LAST_FILE
 from .sharded_embedding import check_optimizer_shards, shard_item_embedding

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_seqrec.arguments import parse_run_arguments
+from hf_seqrec.training.arguments import parse_run_arguments
 
-RECIPES = sorted((Path(__file__).parent.parent / "trainer/recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "trainer/recipes").rglob("*.yaml"))
 
 
 def recipe(tmp_path, text):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .recommender import Answer, Recommender, Rows
+from ..recommender import Answer, Recommender, Rows
 from .sessions import SessionStore
 
 ItemIds = list[str | int]

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .models.modeling_seqrec import SeqRecPreTrainedModel
-from .models.retrieval import count_above, target_scores, top_k_items
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..models.retrieval import count_above, target_scores, top_k_items
 
 # Scores held at once: 2**23 float32 are 32 MiB.
 _SCORES_AT_ONCE = 2**23

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments
 
-from .models.modeling_seqrec import SeqRecPreTrainedModel
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad",)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_seqrec.run_folder import checkpoint_to_resume, claim_run_folder
+from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder
 
 RUN = {"model_type": "mamba4rec", "dataset": "synthetic", "hidden_size": 64}
 

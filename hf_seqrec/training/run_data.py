@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from .adapt import change_of_catalog
+from ..adapt import change_of_catalog
+from ..data.catalog import Catalog
+from ..data.resolve import resolve_dataset, resolve_folder
+from ..data.sequences import Sequences
+from ..data.splits import LeaveOneOut
+from ..data.streaming import StreamedHistories, StreamedLeaveOneOut, streamed_leave_one_out
+from ..data.time_split import GlobalTimeSplit
 from .arguments import RunArguments
-from .data.catalog import Catalog
-from .data.resolve import resolve_dataset, resolve_folder
-from .data.sequences import Sequences
-from .data.splits import LeaveOneOut
-from .data.streaming import StreamedHistories, StreamedLeaveOneOut, streamed_leave_one_out
-from .data.time_split import GlobalTimeSplit
 
 Splits = LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut
 

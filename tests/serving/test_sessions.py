@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModel, set_seed
 import hf_seqrec
 from hf_seqrec import Catalog
 from hf_seqrec.recommender import Recommender
-from hf_seqrec.session_file import _checksum
-from hf_seqrec.sessions import SessionStore
+from hf_seqrec.serving.session_file import _checksum
+from hf_seqrec.serving.sessions import SessionStore
 
 N_ITEMS = 30
 # Of the models with positions; the histories below are longer.
@@ -99,7 +99,7 @@ class TestAgainstTheWholeHistory:
 
     def test_long_histories_are_encoded_in_parts(self, recommender, monkeypatch):
         of_users = histories(3, longest=40, seed=1)
-        monkeypatch.setattr("hf_seqrec.sessions._POSITIONS_AT_ONCE", 8)
+        monkeypatch.setattr("hf_seqrec.serving.sessions._POSITIONS_AT_ONCE", 8)
         store = SessionStore(recommender)
         add_all(store, of_users)
         for user, history in of_users.items():
@@ -109,7 +109,7 @@ class TestAgainstTheWholeHistory:
         of_users = histories()
         add_all(store, of_users)
         expected = store.recommend_many(list(of_users))
-        monkeypatch.setattr("hf_seqrec.sessions._SCORES_AT_ONCE", N_ITEMS)
+        monkeypatch.setattr("hf_seqrec.serving.sessions._SCORES_AT_ONCE", N_ITEMS)
         for answer, whole in zip(store.recommend_many(list(of_users)), expected, strict=True):
             assert_same(answer.recommendations, whole.recommendations)
 
@@ -347,7 +347,7 @@ class TestFile:
             filename.write_bytes(b"half")
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("hf_seqrec.session_file.save_file", fail)
+        monkeypatch.setattr("hf_seqrec.serving.session_file.save_file", fail)
         with pytest.raises(OSError, match="No space left"):
             store.save(path)
         assert path.read_bytes() == before

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from hf_seqrec import SASRec, SASRecConfig
-from hf_seqrec.arguments import parse_run_arguments
 from hf_seqrec.checkpoint import load_checkpoint
 from hf_seqrec.data import Catalog
-from hf_seqrec.run_data import load_run_data
-from hf_seqrec.run_model import load_start, make_run_model
+from hf_seqrec.training.arguments import parse_run_arguments
+from hf_seqrec.training.run_data import load_run_data
+from hf_seqrec.training.run_model import load_start, make_run_model
 from tests.helpers import small_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

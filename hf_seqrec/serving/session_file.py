@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .models.modeling_seqrec import SeqRecPreTrainedModel
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 if TYPE_CHECKING:
-    from .recommender import Recommender
+    from ..recommender import Recommender
 
-_FORMAT = "hf_seqrec.sessions 1"
+_FORMAT = "hf_seqrec.serving.sessions 1"
 # Fields of a configuration that say nothing about what a model computes.
 _NOT_THE_NETWORK = ("transformers_version", "auto_map", "architectures", "use_cache", "dtype", "_name_or_path")
 

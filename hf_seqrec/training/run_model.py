@@ -2,13 +2,13 @@
 
 from transformers import AutoModel
 
-from .adapt import apply_change, change_of_catalog, freeze_encoder
+from ..adapt import apply_change, change_of_catalog, freeze_encoder
+from ..auto import config_class
+from ..checkpoint import Checkpoint, load_checkpoint
+from ..data.catalog import Catalog
+from ..data.splits import HistoryDataset
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .arguments import RunArguments
-from .auto import config_class
-from .checkpoint import Checkpoint, load_checkpoint
-from .data.catalog import Catalog
-from .data.splits import HistoryDataset
-from .models.modeling_seqrec import SeqRecPreTrainedModel
 from .run_data import Splits
 
 
@@ -30,7 +30,7 @@ def make_run_model(
         arguments ([`RunArguments`]): What was asked for.
         start ([`Checkpoint`], *optional*): What to go on from, as [`load_start`] returns it; changed in place.
         catalog ([`Catalog`]): What the rows of the run's histories stand for.
-        splits: What is trained on, as [`~hf_seqrec.run_data.load_run_data`] returns it.
+        splits: What is trained on, as [`~hf_seqrec.training.run_data.load_run_data`] returns it.
 
     Raises:
         ValueError: if the checkpoint and the catalog share no item.

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from hf_seqrec.curves import draw_curves
+from hf_seqrec.training.curves import draw_curves
 
 LOG = [
     {"epoch": 1.0, "loss": 7.0},
@@ -26,7 +26,7 @@ def test_nothing_to_draw_yet(tmp_path):
 def test_without_matplotlib_there_is_no_picture_and_no_error(tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        f"from hf_seqrec.curves import draw_curves; draw_curves({LOG!r}, {str(tmp_path / 'curves.png')!r})"
+        f"from hf_seqrec.training.curves import draw_curves; draw_curves({LOG!r}, {str(tmp_path / 'curves.png')!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert not (tmp_path / "curves.png").exists()

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 from transformers.cache_utils import Cache
 
-from .models.modeling_seqrec import SeqRecPreTrainedModel
-from .models.padding import last_real_position
-from .recommender import Answer, Recommendation, Recommender, Rows, warn_of
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..models.padding import last_real_position
+from ..recommender import Answer, Recommendation, Recommender, Rows, warn_of
 from .session_file import read_sessions, write_sessions
 
 # Padded positions that are encoded at once, and scores that are held at once: they bound the memory of a call.

@@ -1,9 +1,9 @@
 import pytest
 
 from hf_seqrec.data import leave_one_out
-from hf_seqrec.ranks import check_launcher
-from hf_seqrec.trainer import SeqRecTrainer
-from hf_seqrec.training_args import SeqRecTrainingArguments
+from hf_seqrec.training.ranks import check_launcher
+from hf_seqrec.training.trainer import SeqRecTrainer
+from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import small_model, walks
 from tests.ranks import on_ranks
 

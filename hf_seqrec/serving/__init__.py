@@ -1,0 +1,1 @@
+"""Serving: sessions of many users, the file that keeps them, and the thread that answers requests together."""
