@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training.test_trainer import StopAt, trainer_for
 from torch import nn
 from transformers import Trainer, set_seed
 
@@ -10,6 +9,7 @@ from hf_seqrec.training.embedding_optimizer import ItemTableOptimizer, RowwiseAd
 from hf_seqrec.training.run_folder import checkpoint_to_resume
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import sequences_of, small_model, walks
+from tests.training.test_trainer import StopAt, trainer_for
 
 QUIET = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
 ROWWISE = {

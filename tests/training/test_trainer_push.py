@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi
-from tests.training.test_trainer import trainer_for
 from transformers import AutoModel
 
 import hf_seqrec.hub
@@ -19,6 +18,7 @@ from hf_seqrec.training.training_args import SeqRecTrainingArguments
 from tests.helpers import walks
 from tests.hub_server import READ_TOKEN, TOKEN, Answer, HubServer
 from tests.test_model_card import RESULTS
+from tests.training.test_trainer import trainer_for
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"config.json", "model.safetensors", "catalog.parquet", "README.md", "modeling_mamba4rec.py"}
