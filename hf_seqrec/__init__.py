@@ -3,7 +3,8 @@
 import importlib
 from typing import Any
 
-from .auto import MODEL_TYPES, config_class, model_class, register_auto_classes
+from .auto import register_auto_classes
+from .models import MODEL_TYPES, config_class, model_class
 
 __version__ = "0.1.0"
 

@@ -8,8 +8,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from .auto import MODEL_TYPES
 from .data.catalog import Catalog
+from .models import MODEL_TYPES
 from .models.modeling_seqrec import SeqRecPreTrainedModel
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from .auto import model_class
+from .models import model_class
 
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"

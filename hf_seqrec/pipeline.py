@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .auto import MODEL_TYPES
+from .models import MODEL_TYPES
 
 if TYPE_CHECKING:
     from .data.catalog import Catalog

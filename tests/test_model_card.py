@@ -108,7 +108,7 @@ def test_the_name_of_the_repository():
 @pytest.mark.parametrize("model_type", hf_seqrec.MODEL_TYPES)
 def test_every_model_names_those_who_proposed_it(model_type):
     citation = render_model_card(model_type, 10, None).text.split("## Citation")[1]
-    assert hf_seqrec.auto.model_class(model_type).__name__ in citation
+    assert hf_seqrec.model_class(model_type).__name__ in citation
     assert "https://" in citation
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from ..auto import config_class
+from ..models import config_class
 from ..models.configuration_seqrec import SeqRecConfig
 from .sources import Source
 

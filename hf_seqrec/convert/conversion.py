@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..auto import model_class
 from ..data.catalog import CATALOG_FILE, Catalog
 from ..model_card import CARD_FILE, write_model_card
+from ..models import model_class
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .configuration import KnownField, configure, noted_beside
 from .item_ids import make_catalog, read_catalog

@@ -11,12 +11,12 @@ import yaml
 from transformers import HfArgumentParser, PreTrainedConfig
 
 from ..adapt import NEW_ITEMS
-from ..auto import MODEL_TYPES, config_class
 from ..checkpoint import checkpoint_folder, load_config
 from ..data.interactions import InteractionsArguments
 from ..data.sequences import Sequences
 from ..data.splits import LeaveOneOut, leave_one_out
 from ..data.time_split import GlobalTimeSplit, global_time_split
+from ..models import MODEL_TYPES, config_class
 from .training_args import SeqRecTrainingArguments
 
 # Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe, and those

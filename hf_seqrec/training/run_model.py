@@ -3,10 +3,10 @@
 from transformers import AutoModel
 
 from ..adapt import apply_change, change_of_catalog, freeze_encoder
-from ..auto import config_class
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..data.catalog import Catalog
 from ..data.splits import HistoryDataset
+from ..models import config_class
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .arguments import RunArguments
 from .run_data import Splits
