@@ -16,8 +16,9 @@ def draw_by_length(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
+    all_lengths = sorted({row["length"] for row in rows})
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
         lengths = [row["length"] for row in own]
@@ -26,7 +27,9 @@ def draw_by_length(rows: list[dict[str, Any]], title: str, path: Path) -> None:
             axes[1].plot(lengths, [row["memory_bytes"] / row["positions"] / 2**10 for row in own], marker="o")
     for axis, label in zip(axes, ("milliseconds per 1,000 positions", "KiB per position"), strict=True):
         axis.set(xlabel="length of the history", ylabel=label, xscale="log", yscale="log")
+        axis.set_xticks(all_lengths, [f"{length:,}" for length in all_lengths])
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)

@@ -296,8 +296,8 @@ def draw(result: dict, path: Path) -> None:
         }
         for row in result["rows"]
     ]
-    sizes = f"{result['batch']} histories, {result['channels']} channels, {result['states']} states"
-    draw_by_length(rows, f"Selective scan, forward and backward, {sizes}, {result['threads']} thread(s)", path)
+    sizes = f"{result['batch']} histories, {result['threads']} thread(s)"
+    draw_by_length(rows, f"Selective scan, forward and backward, {sizes}", path)
 
 
 def main() -> None:
