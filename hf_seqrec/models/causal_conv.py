@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .selective_scan import faster_op, forced_backend
+from .selective_scan import faster_op, wanted_backend
 
 
 def causal_conv1d(
@@ -14,12 +14,12 @@ def causal_conv1d(
     activation: str | None = None,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""
     Depthwise causal convolution over positions, and the inputs that the next position will still need.
 
     `causal_conv1d_reference` is the definition; on a device with a backend in `hf_seqrec.ops` that one is used.
-    `HF_SEQREC_SCAN` overrides the choice as in `selective_scan`.
 
     Args:
         x (`torch.Tensor` of shape `(b, l, d)`): Input.
@@ -29,19 +29,20 @@ def causal_conv1d(
         initial_state (`torch.Tensor` of shape `(b, d, w - 1)`, *optional*): The inputs before the first one, oldest
             first; zero if absent.
         lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Row `i` stops after `lengths[i]` positions.
+        backend (`str`, *optional*): As in `selective_scan`.
 
     Returns:
         `tuple(torch.Tensor, torch.Tensor)`: `y` of shape `(b, l, d)`, zero beyond `lengths`; and the last `w - 1`
         inputs before each row's end, `(b, d, w - 1)`. Both in the dtype of `x`.
 
     Raises:
-        ValueError: if shapes do not fit, the activation is unknown, or `HF_SEQREC_SCAN` cannot be used here.
+        ValueError: if shapes do not fit, the activation is unknown, or the backend that is insisted on cannot be used.
     """
     _check(x, weight, bias, activation, initial_state, lengths)
-    forced = forced_backend()
+    wanted = wanted_backend(backend)
     convolve = None
-    if forced not in ("reference", "chunked") and x.dtype != torch.float64 and weight.dtype != torch.float64:
-        convolve = faster_op("causal_conv1d", x.device.type, forced)
+    if wanted not in ("reference", "chunked") and x.dtype != torch.float64 and weight.dtype != torch.float64:
+        convolve = faster_op("causal_conv1d", x.device.type, wanted)
     return (convolve or causal_conv1d_reference)(x, weight, bias, activation, initial_state, lengths)
 
 

@@ -36,6 +36,7 @@ class MambaMixer(nn.Module):
         self.time_step_rank = config.time_step_rank
         self.time_step_range = (config.time_step_min, config.time_step_max, config.time_step_floor)
         self.layer_idx = layer_idx
+        self.scan_backend = config.scan_backend
         self.in_proj = nn.Linear(config.hidden_size, 2 * channels, bias=False)
         self.conv1d = nn.Conv1d(
             channels, channels, config.conv_kernel, groups=channels, padding=config.conv_kernel - 1
@@ -93,7 +94,13 @@ class MambaMixer(nn.Module):
 
         x, z = self.in_proj(hidden_states).chunk(2, dim=-1)  # [b, l, channels] each
         x, conv_state = causal_conv1d(
-            x, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", initial_state=conv_state, lengths=lengths
+            x,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            "silu",
+            initial_state=conv_state,
+            lengths=lengths,
+            backend=self.scan_backend,
         )
         time_step, B, C = self.x_proj(x).split([self.time_step_rank, self.state_size, self.state_size], dim=-1)
         y, scan_state = selective_scan(
@@ -108,6 +115,7 @@ class MambaMixer(nn.Module):
             delta_softplus=True,
             initial_state=scan_state,
             lengths=lengths,
+            backend=self.scan_backend,
         )
         if cache_params is not None:
             cache_params.update_conv_state(conv_state, self.layer_idx)

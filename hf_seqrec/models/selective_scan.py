@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # Positions whose `(b, d, n)` states the chunked scan holds at once; it keeps one state per chunk for the backward.
 _CHUNK = 16
@@ -32,13 +35,13 @@ def selective_scan(
     delta_softplus: bool = False,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""
     Selective scan of every row, and the state it ends in, by the fastest way that fits the tensors.
 
     `selective_scan_reference` is the definition. Chosen per call: `selective_state_update` for a single position,
-    a backend of `hf_seqrec.ops` for longer rows, `selective_scan_chunked` where there is none. The environment
-    variable `HF_SEQREC_SCAN` (`reference`, `chunked`, or a backend such as `numba`) overrides the choice.
+    a backend of `hf_seqrec.ops` for longer rows, `selective_scan_chunked` where there is none.
 
     Args:
         x (`torch.Tensor` of shape `(b, l, d)`): Input.
@@ -52,16 +55,18 @@ def selective_scan(
         delta_softplus (`bool`): Whether to pass `delta` through softplus.
         initial_state (`torch.Tensor` of shape `(b, d, n)`, *optional*): State to start from; zero if absent.
         lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Row `i` stops after `lengths[i]` positions.
+        backend (`str`, *optional*): Insist on `"reference"`, `"chunked"`, or a backend such as `"numba"`. The
+            environment variable `HF_SEQREC_SCAN`, where it is set, has the last word.
 
     Returns:
         `tuple(torch.Tensor, torch.Tensor)`: `y` of shape `(b, l, d)` in the dtype of `x`, zero beyond `lengths`; and
         the state at each row's end, `(b, d, n)`, in float32 (float64 if an input is).
 
     Raises:
-        ValueError: if shapes do not fit, or `HF_SEQREC_SCAN` names a backend that cannot be used here.
+        ValueError: if shapes do not fit, or the backend that is insisted on cannot be used here.
     """
     _check_shapes(x, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
-    scan = _choose_scan(x, delta, A, lengths)
+    scan = _choose_scan(x, delta, A, lengths, wanted_backend(backend))
     return scan(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, lengths)
 
 
@@ -286,15 +291,16 @@ def _state_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-def _choose_scan(x: Tensor, delta: Tensor, A: Tensor, lengths: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]]:
-    forced = forced_backend()
-    if forced in _TORCH_SCANS:
-        return _TORCH_SCANS[forced]
-    if forced is None and x.shape[1] == 1 and lengths is None:
+def _choose_scan(
+    x: Tensor, delta: Tensor, A: Tensor, lengths: Tensor | None, wanted: str | None
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    if wanted in _TORCH_SCANS:
+        return _TORCH_SCANS[wanted]
+    if wanted is None and x.shape[1] == 1 and lengths is None:
         return _single_step
-    if forced is None and _state_dtype(x, delta, A) == torch.float64:
+    if wanted is None and _state_dtype(x, delta, A) == torch.float64:
         return selective_scan_chunked
-    return faster_op("selective_scan", x.device.type, forced) or selective_scan_chunked
+    return faster_op("selective_scan", x.device.type, wanted) or selective_scan_chunked
 
 
 def _single_step(
@@ -321,9 +327,9 @@ def _single_step(
 _TORCH_SCANS = {"reference": selective_scan_reference, "chunked": selective_scan_chunked}
 
 
-def forced_backend() -> str | None:
-    """The backend that the environment asks for, `None` for the best one."""
-    return os.environ.get("HF_SEQREC_SCAN") or None
+def wanted_backend(backend: str | None) -> str | None:
+    """The backend that the environment insists on, or else the caller does; `None` for the best one."""
+    return os.environ.get("HF_SEQREC_SCAN") or backend
 
 
 # What the look-up below has found.
@@ -355,10 +361,12 @@ def _cached_look_up(name: str, device_type: str, backend: str | None) -> str:
         if backend is None:
             return ""
         raise ValueError(
-            f"`HF_SEQREC_SCAN` must be 'reference' or 'chunked' where hf_seqrec is not installed, got {backend!r}. "
-            "Install hf_seqrec or unset it."
+            f"`scan_backend` and `HF_SEQREC_SCAN` must be 'reference' or 'chunked' where hf_seqrec is not installed, "
+            f"got {backend!r}. Install hf_seqrec, or leave the choice to it."
         ) from error
     op = find_op(name, device_type, backend)
+    # Once for each kind of device, as what is found is remembered.
+    logger.info(f"{name} on {device_type}: {'torch alone' if op is None else op.__module__}.")
     if op is None:
         return ""
     key = f"{name} {device_type} {backend}"

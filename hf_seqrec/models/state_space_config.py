@@ -27,6 +27,9 @@ class StateSpaceConfig(SeqRecConfig):
         initializer (`"mamba"` or `"reference"`, *optional*, defaults to `"mamba"`):
             `"mamba"` keeps the state-space parameters as Mamba initialises them and draws matrices and embeddings
             with `initializer_range`. `"reference"` does as the authors' repository does; each model says what that is.
+        scan_backend (`str`, *optional*):
+            How scan and convolution are computed: `"reference"`, `"chunked"`, `"numba"`, `"triton"` or `"mamba_ssm"`.
+            By default the fastest way that each call can take. Not saved: it is about a machine, not about a model.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -40,6 +43,7 @@ class StateSpaceConfig(SeqRecConfig):
     time_step_max: float = 0.1
     time_step_floor: float = 1e-4
     initializer: Literal["mamba", "reference"] = "mamba"
+    scan_backend: Literal["reference", "chunked", "numba", "triton", "mamba_ssm"] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -51,6 +55,12 @@ class StateSpaceConfig(SeqRecConfig):
                 "`time_step_min` and `time_step_max` must satisfy 0 < time_step_min <= time_step_max, "
                 f"got {self.time_step_min} and {self.time_step_max}."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As [`PreTrainedConfig.to_dict`], without `scan_backend`."""
+        fields = super().to_dict()
+        fields.pop("scan_backend", None)
+        return fields
 
     @property
     def layer_types(self) -> list[str]:

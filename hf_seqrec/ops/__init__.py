@@ -62,19 +62,20 @@ def find_op(name: str, device_type: str, backend: str | None = None) -> Callable
 def _insist(name: str, device_type: str, backend: str) -> Callable | None:
     if backend not in _BACKENDS:
         known = ", ".join(["reference", "chunked", *_BACKENDS])
-        raise ValueError(f"`HF_SEQREC_SCAN` must be one of {known}, got {backend!r}.")
+        raise ValueError(f"`scan_backend` and `HF_SEQREC_SCAN` must be one of {known}, got {backend!r}.")
     serves, modules, _ = _BACKENDS[backend]
     if serves != device_type:
         raise ValueError(
-            f"`HF_SEQREC_SCAN={backend}` computes on {serves}, got tensors on {device_type}. "
-            "Unset it to let the device decide."
+            f"The scan backend {backend!r} computes on {serves}, got tensors on {device_type}. "
+            "Unset `scan_backend` and `HF_SEQREC_SCAN` to let the device decide."
         )
     if name not in modules:
         return None
     reason = _why_unavailable(backend, name)
     if reason is not None:
         raise ValueError(
-            f"`HF_SEQREC_SCAN={backend}` cannot be used here: {reason}. Install what is missing or unset it."
+            f"The scan backend {backend!r} cannot be used here: {reason}. Install what is missing, or unset "
+            "`scan_backend` and `HF_SEQREC_SCAN`."
         )
     return getattr(importlib.import_module(modules[name]), name)
 

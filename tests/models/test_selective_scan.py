@@ -1,5 +1,6 @@
 """The torch scans against the definition, and the choice between the ways to compute it."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hf_seqrec import Mamba4Rec, Mamba4RecConfig
 from hf_seqrec.models.selective_scan import (
     faster_op,
     selective_scan,
@@ -178,6 +180,36 @@ def test_environment_chooses_the_scan(backend: str, monkeypatch: pytest.MonkeyPa
     assert ("ChunkedScan" in _graph(y)) == (backend == "chunked")
 
 
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_caller_chooses_the_scan_and_the_environment_overrules(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = scan_inputs(2, 5, 4, 2, dtype=torch.float32)
+    y, _ = selective_scan(**arguments, backend=backend)
+    assert ("ChunkedScan" in _graph(y)) == (backend == "chunked")
+    monkeypatch.setenv("HF_SEQREC_SCAN", "reference")
+    y, _ = selective_scan(**arguments, backend=backend)
+    assert "ChunkedScan" not in _graph(y)
+
+
+def test_configuration_chooses_the_scan_and_does_not_save_it(tmp_path) -> None:
+    model = Mamba4Rec(Mamba4RecConfig(vocab_size=11, hidden_size=8, state_size=3, scan_backend="reference"))
+    input_ids = torch.tensor([[1, 2, 3]])
+    assert "ChunkedScan" not in _graph(model(input_ids, labels=input_ids).loss)
+    model.save_pretrained(tmp_path)
+    assert "scan_backend" not in (tmp_path / "config.json").read_text()
+    model = Mamba4Rec.from_pretrained(tmp_path, scan_backend="chunked")
+    assert "ChunkedScan" in _graph(model(input_ids, labels=input_ids).loss)
+
+
+def test_choice_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[selective_scan.__module__]
+    monkeypatch.setattr(module.logger, "propagate", True)
+    monkeypatch.setattr(module, "_cached_look_up", functools.cache(module._cached_look_up.__wrapped__))
+    with caplog.at_level("INFO", logger=module.logger.name):
+        for _ in range(2):
+            selective_scan(**_on_meta(scan_inputs(1, 5, 4, 2, dtype=torch.float32)))
+    assert [record.getMessage() for record in caplog.records] == ["selective_scan on meta: torch alone."]
+
+
 def test_unknown_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SEQREC_SCAN", "fortran")
     with pytest.raises(ValueError, match=r"`HF_SEQREC_SCAN` must be one of reference, chunked, .*got 'fortran'"):
@@ -192,8 +224,7 @@ def test_backend_of_another_device_is_an_error() -> None:
 def test_device_without_a_backend_uses_torch() -> None:
     assert faster_op("selective_scan", "meta") is None
     arguments = scan_inputs(2, 20, 4, 2, dtype=torch.float32)
-    arguments = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in arguments.items()}
-    y, state = selective_scan(**arguments)
+    y, state = selective_scan(**_on_meta(arguments))
     assert (y.shape, state.shape) == ((2, 20, 4), (2, 4, 2))
 
 
@@ -222,6 +253,10 @@ except ValueError as error:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert result.returncode == 0, result.stderr
     assert "HF_SEQREC_SCAN" in result.stdout
+
+
+def _on_meta(arguments: dict[str, Tensor | bool]) -> dict[str, Tensor | bool]:
+    return {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in arguments.items()}
 
 
 def _graph(y: Tensor) -> str:
