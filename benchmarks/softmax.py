@@ -22,8 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Idle OpenMP threads that spin take the processor from whoever works. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As `trainer/run.py` sets it: idle OpenMP threads that spin for long take the processor from whoever works. Read when
+# torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 import torch.nn.functional as F
