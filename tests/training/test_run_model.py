@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_seqrec import SASRec, SASRecConfig
 from hf_seqrec.checkpoint import load_checkpoint
@@ -151,14 +153,14 @@ class TestModel:
             model_of(checkpoint, str(log), tmp_path)
 
 
-def test_a_run_with_a_frozen_encoder(checkpoint, log, tmp_path):
+def test_a_run_with_a_frozen_encoder_that_is_resumed(checkpoint, log, tmp_path):
     output = tmp_path / "run"
     options = {
         "model_name_or_path": checkpoint,
         "dataset": log,
         "output_dir": output,
         "max_length": 10,
-        "num_train_epochs": 1,
+        "num_train_epochs": 2,
         "freeze_encoder": True,
         "keep_vanished_items": True,
     }
@@ -177,3 +179,14 @@ def test_a_run_with_a_frozen_encoder(checkpoint, log, tmp_path):
     assert not torch.equal(model.item_embeddings.weight[catalog.encode(["i0"])], start.item_embeddings.weight[[1]])
     results = json.loads((output / "results.json").read_text())
     assert results["arguments"]["model_name_or_path"] == checkpoint
+
+    # As if the run had been killed in its second epoch.
+    first, second = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    wanted = load_file(second / "model.safetensors")
+    shutil.rmtree(second)
+    (output / "model.safetensors").unlink()
+    resume = [*command, "--resume_from_checkpoint", str(first)]
+    done = subprocess.run(resume, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(load_file(second / "model.safetensors"), wanted, rtol=0, atol=0)
+    assert (output / "model.safetensors").exists()
