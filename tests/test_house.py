@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("hf_seqrec", "dataset_scripts", "trainer", "model_cards", "benchmarks", "tests", ".ci")
+ROOMS = ("hf_seqrec", "dataset_scripts", "trainer", "model_cards", "benchmarks", "docs", "tests", ".ci")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
@@ -189,3 +189,20 @@ def test_no_file_names_a_path_of_somebodys_machine():
         if machine_path.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    linked = [page.parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
+    # Paths of the project in commands and prose; what a placeholder or a pattern stands for is not one.
+    named = re.findall(
+        r"\b(?:hf_seqrec|benchmarks|docs|trainer|dataset_scripts|model_cards)/[\w./-]*\w\b(?![<*{])", text
+    )
+    modules = [f"hf_seqrec/{name}" for name in re.findall(r"-m hf_seqrec\.(\w+)", text)]
+    missing = [str(path) for path in [*linked, *(ROOT / path for path in named)] if not path.exists()]
+    missing += [path for path in modules if not (ROOT / f"{path}.py").exists() and not (ROOT / path).exists()]
+    assert not missing
