@@ -86,7 +86,11 @@ def bce_loss(
     Binary cross-entropy of the right item (1) and sampled negatives (0), a mean over these n + 1 (a scalar).
 
     SASRec's loss, with one negative (Kang and McAuley 2018, Equation 6, https://arxiv.org/abs/1808.09781; there the
-    two are summed, which is twice as much). Arguments as in [`sampled_softmax_loss`].
+    two are summed, which is twice as much). With more, an item's probability is `sigmoid(score - log(n))`: as if the
+    scores had a constant bias, which no ranking notices, so that where scores are near 0, as they are at first, the
+    right item weighs as much as all its negatives. Without it a model first has to learn that almost everything is
+    wrong, which it does by moving all item embeddings the same way, until little else is left of what it reads.
+    Arguments as in [`sampled_softmax_loss`].
 
     Raises:
         ValueError: if there is no position, or shapes do not fit.
@@ -111,7 +115,8 @@ def gbce_loss(
     `beta = alpha (t (1 - 1 / alpha) + 1 / alpha)`, `alpha = n / (n_items - 1)`, undoes what sampling n negatives adds
     to the predicted probabilities: all of it with `t=1`, nothing with `t=0`, which is [`bce_loss`] (Petrov and
     Macdonald 2023, Equations 11 to 18, https://arxiv.org/abs/2308.07192). As `-log(sigmoid(s)^beta)` it is
-    `beta softplus(-s)`, which no score can overflow. Arguments as in [`sampled_softmax_loss`], and:
+    `beta softplus(-s)`, which no score can overflow. The constant bias of [`bce_loss`] is `log(beta / n)` here.
+    Arguments as in [`sampled_softmax_loss`], and:
 
     Args:
         t (`float`): Calibration, in [0, 1].
@@ -177,8 +182,11 @@ def _bce(
     sparse_grad: bool,
     beta: float,
 ) -> Tensor:
+    bias_of_all = math.log(beta / negatives.shape[-1])
+
     def losses(right: Tensor, wrong: Tensor) -> Tensor:
-        return (beta * F.softplus(-right) + F.softplus(wrong).sum(dim=1)) / (1 + _n_kept(wrong))
+        right_loss = beta * F.softplus(-(right + bias_of_all))
+        return (right_loss + F.softplus(wrong + bias_of_all).sum(dim=1)) / (1 + _n_kept(wrong))
 
     return _mean_over_positions(
         losses, hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, sparse_grad

@@ -40,10 +40,10 @@ def by_definition(loss, hidden_states, item_embeddings, labels, negatives, log_q
         else:
             alpha = len(drawn) / (N_ITEMS - 1)
             beta = 1.0 if loss == "bce" else alpha * (0.75 * (1 - 1 / alpha) + 1 / alpha)
-            positive = torch.log(torch.sigmoid(right) ** beta)
-            total = total - (positive + sum(torch.log(1 - torch.sigmoid(score)) for score, _ in kept)) / (
-                1 + len(kept)
-            )
+            bias_of_all = math.log(beta / len(drawn))
+            positive = torch.log(torch.sigmoid(right + bias_of_all) ** beta)
+            negative = sum(torch.log(1 - torch.sigmoid(score + bias_of_all)) for score, _ in kept)
+            total = total - (positive + negative) / (1 + len(kept))
     return total / len(labels)
 
 
@@ -107,15 +107,24 @@ def test_extreme_scores_stay_finite(loss, shared):
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_negatives_that_are_all_the_right_item(loss, shared):
-    # The right item alone: 0 for those that compare, log(1 + exp(-1)) for those that judge it by itself.
+    # The right item alone: 0 for those that compare; those that judge it by itself see a score of 1 - log(2), and
+    # 1 + log(beta / 2).
     hidden_states, item_embeddings = torch.ones(1, 1, requires_grad=True), torch.tensor([[0.0], [1.0], [5.0]])
     negatives = torch.tensor([1, 1]) if shared else torch.tensor([[1, 1]])
     value = compute(loss, hidden_states, item_embeddings, torch.tensor([1]), negatives, torch.zeros(negatives.shape))
     value.backward()
-    alone = math.log(1 + math.exp(-1))
-    expected = {"bce": alone, "gbce": gbce_beta(2, N_ITEMS, 0.75) * alone}.get(loss, 0.0)
+    beta = gbce_beta(2, N_ITEMS, 0.75)
+    alone = {"bce": math.log(1 + 2 * math.exp(-1)), "gbce": beta * math.log(1 + 2 / beta * math.exp(-1))}
+    expected = alone.get(loss, 0.0)
     assert value.item() == pytest.approx(expected)
     assert torch.isfinite(hidden_states.grad).all()
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_a_model_that_knows_nothing_weighs_the_right_item_as_all_its_negatives(n):
+    scores = torch.zeros(1 + n, requires_grad=True)
+    bce_loss(torch.ones(1, 1), scores[:, None], torch.tensor([0]), torch.arange(1, 1 + n)[None]).backward()
+    assert -scores.grad[0].item() == pytest.approx(scores.grad[1:].sum().item())
 
 
 def test_gbce_by_hand():
