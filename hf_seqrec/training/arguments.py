@@ -32,8 +32,11 @@ _NOT_IN_RECIPES = {
 }
 
 
+# Of a model's configuration, what says how to compute and not what: a resumed run may do so on another machine.
+_OF_THE_MACHINE = {"scan_backend"}
+
 # Of a checkpoint's configuration, what no weight depends on.
-_MAY_CHANGE = {
+_MAY_CHANGE = _OF_THE_MACHINE | {
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "mask_probability",
@@ -168,7 +171,8 @@ class RunArguments(NamedTuple):
         model = dataclasses.asdict(self.model)
         if self.model.model_name_or_path is None:
             model = {"model_type": self.model.model_type}
-        return model | self.network | dataclasses.asdict(self.data)
+        network = {name: value for name, value in self.network.items() if name not in _OF_THE_MACHINE}
+        return model | network | dataclasses.asdict(self.data)
 
 
 def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArguments:

@@ -69,7 +69,12 @@ class TestArguments:
         # So that those that began before there was `--model_name_or_path` can be resumed.
         trained = parse_run_arguments(["--output_dir", "x"]).what_is_trained()
         assert trained["model_type"] == "mamba4rec"
-        assert not {"model_name_or_path", "new_items", "freeze_encoder"} & trained.keys()
+        assert not {"model_name_or_path", "new_items", "freeze_encoder", "scan_backend"} & trained.keys()
+
+    def test_the_machine_may_be_another(self, checkpoint):
+        arguments = parse(checkpoint, "--scan_backend", "chunked")
+        assert arguments.network["scan_backend"] == "chunked"
+        assert arguments.what_is_trained() == parse(checkpoint).what_is_trained()
 
     def test_a_recipe_may_say_the_same_again(self, checkpoint, tmp_path):
         recipe = tmp_path / "recipe.yaml"
