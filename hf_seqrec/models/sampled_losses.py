@@ -89,8 +89,8 @@ def bce_loss(
     two are summed, which is twice as much). With more, an item's probability is `sigmoid(score - log(n))`: as if the
     scores had a constant bias, which no ranking notices, so that where scores are near 0, as they are at first, the
     right item weighs as much as all its negatives. Without it a model first has to learn that almost everything is
-    wrong, which it does by moving all item embeddings the same way, until little else is left of what it reads.
-    Arguments as in [`sampled_softmax_loss`].
+    wrong, which it does by moving all item embeddings the same way, and what they share outweighs what tells them
+    apart. Arguments as in [`sampled_softmax_loss`].
 
     Raises:
         ValueError: if there is no position, or shapes do not fit.
