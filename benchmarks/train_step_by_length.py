@@ -52,11 +52,9 @@ def of_package(model_type: str, attention: str | None = None) -> Callable[[argpa
         if config.max_position_embeddings is not None:
             config.max_position_embeddings = arguments.length
         model = AutoModel.from_config(config, attn_implementation=attention)
-        history, target = histories(arguments)
-        labels = torch.full_like(history, -100)
-        labels[:, -1] = target
+        history, labels = histories(arguments)
         if arguments.loss_at == "every_position":
-            labels[:, :-1] = history[:, 1:]
+            labels = torch.cat([history[:, 1:], labels[:, None]], dim=1)
         return model, lambda: model(input_ids=history, labels=labels).loss
 
     return make

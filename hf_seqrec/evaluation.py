@@ -169,9 +169,9 @@ def rank_users(
             users = range(start, min(start + batch_size, len(view)))
             batch = {name: values.to(model.device) for name, values in collate(view.__getitems__(users)).items()}
             output = model(**model_inputs(batch))
-            of_batch = protocol.ranks(model, output.last_hidden_state, batch)
+            states = output.last_hidden_state[:, 0]
+            of_batch = protocol.ranks(model, states, batch)
             ranks.append(tuple(of_ranking.cpu().numpy() for of_ranking in of_batch))
-            states = model.query_states(output.last_hidden_state, batch["attention_mask"])
             rows, scores = top_k_items(states, items, top_k, bias, excluded_rows=batch["seen_items"])
             recommended.append(rows.masked_fill(torch.isneginf(scores), 0).cpu().numpy())
             loss += output.loss.item() * len(users)

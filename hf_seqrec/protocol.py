@@ -105,13 +105,12 @@ class EvaluationProtocol:
             check_enough_negatives(evaluation, self.n_negatives, self.distribution, n_items, item_counts)
 
     def ranks(
-        self, model: SeqRecPreTrainedModel, last_hidden_state: Tensor, batch: dict[str, Tensor]
+        self, model: SeqRecPreTrainedModel, query_states: Tensor, batch: dict[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        """Rank the targets of a batch, one `(b,)` for each of `rankings`; nothing `(b, v)` is kept."""
-        mask, targets = batch["attention_mask"], batch["targets"]
+        """Rank the targets of a batch by the states `(b, d)` after its histories: `(b,)` for each of `rankings`."""
         if self.is_sampled:
-            return (model.rank_among(last_hidden_state, mask, targets, batch["eval_negatives"]),)
-        return model.rank_targets(last_hidden_state, mask, targets, batch["seen_items"])
+            return (model.rank_among(query_states, batch["targets"], batch["eval_negatives"]),)
+        return model.rank_targets(query_states, batch["targets"], batch["seen_items"])
 
     def metrics(self, ranks: Sequence[Any], k: int | Sequence[int] = CUT_OFFS) -> dict[str, float]:
         """Turn the ranks of all users, one array for each of `rankings`, into metrics."""

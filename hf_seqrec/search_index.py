@@ -150,7 +150,7 @@ class SearchIndex:
         Where fewer are found, what is left has row 0 and score `-inf`.
 
         Args:
-            states (`torch.Tensor` of shape `(b, d)`): As `model.query_states` gives them.
+            states (`torch.Tensor` of shape `(b, d)`): As [`history_states`] gives them.
             top_k (`int`): How many items.
             excluded_rows (`torch.LongTensor` of shape `(b, s)`, *optional*): Rows that must not be found, padded with
                 0. So many more are searched for.
@@ -225,14 +225,13 @@ def history_states(
     padding = right_padded(attention_mask)
     seen = padding.gather(input_ids).masked_fill(padding.attention_mask == 0, 0)
     history, mask = model._most_recent(seen, padding.attention_mask, model.config.max_position_embeddings)
-    history, mask = model.with_query(history, mask)
     was_training = model.training
     model.eval()
     try:
-        output = model(history, mask, output_logits=False)
+        output = model(history, mask, output_logits=False, only_last=True)
     finally:
         model.train(was_training)
-    return model.query_states(output.last_hidden_state, mask), seen
+    return output.last_hidden_state[:, 0], seen
 
 
 def recall(found: Tensor, exact: Tensor) -> float:

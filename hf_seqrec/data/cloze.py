@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .collators import IGNORED_LABEL, RankingCollator, check_max_length, check_window, padded
+from .collators import IGNORED_LABEL, check_max_length, check_window, padded
 from .draws import below, more_draws, uniform, user_draws
 from .splits import HistoryBatch
 
@@ -85,30 +85,3 @@ class ClozeCollator:
             "attention_mask": torch.from_numpy((items > 0).astype(np.int64)),
             "labels": torch.from_numpy(np.where(is_hidden, items, IGNORED_LABEL)),
         }
-
-
-class ClozeRankingCollator:
-    r"""
-    Batches for ranking each user's held-out item: the mask row stands where it would, after the history.
-
-    Returns what [`RankingCollator`] does, with the mask row in `input_ids` and the target as its label. A history
-    keeps its `max_length - 1` most recent items.
-
-    Args:
-        max_length (`int`): Most positions that the model sees, the mask included.
-        mask_row (`int`): Row that asks for an item.
-    """
-
-    def __init__(self, max_length: int, mask_row: int):
-        check_max_length(max_length, least=2)
-        self.histories = RankingCollator(max_length - 1)
-        self.mask_row = mask_row
-
-    def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
-        batch = self.histories(examples)
-        end = batch["attention_mask"].sum(dim=1, keepdim=True)
-        fills = {"input_ids": (0, self.mask_row), "attention_mask": (0, 1)}
-        for name, (padding, fill) in fills.items():
-            batch[name] = torch.nn.functional.pad(batch[name], (0, 1), value=padding).scatter(1, end, fill)
-        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED_LABEL).scatter(1, end, batch["targets"][:, None])
-        return batch

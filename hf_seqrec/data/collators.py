@@ -20,7 +20,7 @@ class NextItemCollator:
 
     Returns `input_ids`, `attention_mask` and `labels`, int64 `[b, l]`, right-padded with 0 (labels with -100) to the
     longest history of the batch. `labels` are already shifted: `labels[i, t]` follows `input_ids[i, t]`, or is -100
-    where nothing is asked.
+    where nothing is asked. After the last item alone they are `[b]`.
 
     Args:
         max_length (`int`):
@@ -62,13 +62,12 @@ class NextItemCollator:
             raise ValueError("every history must have at least 2 events to learn a next item from, got none that has.")
         input_ids, labels = events[:, :-1], events[:, 1:]
         real = labels > 0
-        asked = real
         if self.train_on == "last_position":
-            asked = np.arange(labels.shape[1]) == real.sum(axis=1, keepdims=True) - 1
+            labels = labels[np.arange(len(labels)), real.sum(axis=1) - 1]  # [b]
         return {
             "input_ids": torch.from_numpy(np.where(real, input_ids, 0)),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
-            "labels": torch.from_numpy(np.where(asked, labels, IGNORED_LABEL)),
+            "labels": torch.from_numpy(np.where(labels > 0, labels, IGNORED_LABEL)),
         }
 
 
@@ -77,10 +76,9 @@ class RankingCollator:
     Batches for ranking each user's held-out item.
 
     Returns `input_ids` and `attention_mask` (`[b, l]`, the most recent `max_length` events, right-padded with 0),
-    `targets`
-    (`[b]`), `seen_items` (`[b, s]`: every row of the whole history, not only of the window, padded with 0; the target
-    is among them if the user had it before) and `labels` (`[b, l]`: the target at the last real position, -100
-    elsewhere, so that an evaluation loss can be computed). All int64.
+    `targets` (`[b]`), `labels` (the same: what a model is asked, and computes a loss for) and `seen_items` (`[b, s]`:
+    every row of the whole history, not only of the window, padded with 0; the target is among them if the user had it
+    before). All int64.
 
     Args:
         max_length (`int`): Most positions that the model sees.
@@ -100,13 +98,12 @@ class RankingCollator:
         lengths = batch.stops - batch.starts
         input_ids = padded(batch.item_rows, batch.starts, batch.stops, self.max_length)
         seen_items = padded(batch.item_rows, batch.starts, batch.stops, int(lengths.max()))
-        labels = np.full(input_ids.shape, IGNORED_LABEL, dtype=np.int64)
-        labels[np.arange(len(labels)), np.minimum(lengths, self.max_length) - 1] = batch.targets
+        targets = torch.from_numpy(batch.targets)
         return {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy((input_ids > 0).astype(np.int64)),
-            "labels": torch.from_numpy(labels),
-            "targets": torch.from_numpy(batch.targets),
+            "labels": targets,
+            "targets": targets,
             "seen_items": torch.from_numpy(seen_items),
         }
 

@@ -25,16 +25,17 @@ class NegativesCollator:
     r"""
     Adds `negatives` to the batches of another collator, and `negatives_log_q` where the loss wants them.
 
-    `negatives` are catalog rows, int64, drawn with replacement: `[b, l, n]`, others at each position and never its
-    label (0 where there is no label), or `[n]`, the same for the whole batch, where the losses leave out those that
-    are a position's label. `negatives_log_q`, float32 of the same shape, is the log-probability of each to be drawn.
+    `negatives` are catalog rows, int64, drawn with replacement: `[b, l, n]` (`[b, n]` for labels `[b]`), others at
+    each position and never its label (0 where there is no label), or `[n]`, the same for the whole batch, where the
+    losses leave out those that are a position's label. `negatives_log_q`, float32 of the same shape, is the
+    log-probability of each to be drawn.
 
     Each position's draws depend on (seed, epoch, user, window, position), those of a whole batch on the users and
     windows in it. So workers agree, ranks have negatives of their own, and a resumed run has those it would have had.
 
     Args:
         collator (`Callable`):
-            Makes batches with `labels` `[b, l]`, such as [`NextItemCollator`].
+            Makes batches with `labels` `[b, l]` or `[b]`, such as [`NextItemCollator`].
         n_items (`int`):
             Items of the catalog, rows `1..n_items`. No other row is ever drawn.
         n_negatives (`int`):
@@ -99,8 +100,9 @@ class NegativesCollator:
             draws = more_draws(np.add.reduce(draws), np.arange(self.n_negatives))  # [n]
             rows, log_q = self._draw(draws, None, targets)
         else:
-            draws = more_draws(draws[:, None], np.arange(labels.shape[1]))[asked]
-            draws = more_draws(draws[:, None], np.arange(self.n_negatives))  # [m, n]
+            if labels.ndim == 2:
+                draws = more_draws(draws[:, None], np.arange(labels.shape[1]))
+            draws = more_draws(draws[asked][:, None], np.arange(self.n_negatives))  # [m, n]
             drawn, log_q_drawn = self._draw(draws, targets[:, None], targets)
             rows = np.zeros((*labels.shape, self.n_negatives), dtype=np.int64)
             rows[asked] = drawn

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .cloze import ClozeCollator, ClozeRankingCollator
+from .cloze import ClozeCollator
 from .collators import NextItemCollator, RankingCollator
 from .splits import HistoryBatch
 
@@ -91,7 +91,8 @@ def _cloze(config: Any, max_length: int, window: Any, seed: int, train_on: str |
         ClozeCollator(
             max_length, config.mask_row, config.mask_probability, config.mask_last_probability, window, seed
         ),
-        ClozeRankingCollator(max_length, config.mask_row),
+        # The model appends the mask, which takes a place.
+        RankingCollator(max_length - 1),
     )
 
 

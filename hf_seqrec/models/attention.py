@@ -51,11 +51,11 @@ class SelfAttention(nn.Module):
         cache_params: Cache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         r"""
-        Map `(b, l, d)` to `(b, l, d)`, and return the attention weights `(b, h, l, k)` where they are at hand.
+        Map `(b, q, d)` to `(b, q, d)`, and return the attention weights `(b, h, q, k)` where they are at hand.
 
         Args:
-            hidden_states (`torch.Tensor` of shape `(b, l, d)`): What asks.
-            visible (`torch.Tensor`, *optional*): What [`causal_view`] or [`bidirectional_view`] says.
+            hidden_states (`torch.Tensor` of shape `(b, q, d)`): What asks.
+            visible (`torch.Tensor`, *optional*): What [`causal_view`], [`bidirectional_view`] or [`last_view`] says.
             key_value_states (`torch.Tensor` of shape `(b, l, d)`, *optional*): What answers, if not the same.
             lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; needed with a cache.
             cache_params (`Cache`, *optional*): Keys and values of what came before; updated.
@@ -158,6 +158,21 @@ def causal_view(
     positions = positions + lengths_before[:, None]
     visible = torch.arange(places, device=device) <= positions[:, None, :, None]  # [b, 1, l, places]
     return CausalView(positions if longest is None else positions.clamp(max=longest - 1), visible)
+
+
+def last_view(attention_mask: Tensor, cache_params: Cache | None = None, layer_idx: int = 0) -> Tensor:
+    r"""
+    Say that the last item of each history sees all real items of it, `(b, 1, 1, k)`: a mask for one query a row.
+
+    The arguments are those of [`causal_view`].
+    """
+    # In an empty row the first place stands in: a softmax over nothing would be NaN, and spoil every gradient.
+    lengths, places = attention_mask.sum(dim=1).clamp(min=1), attention_mask.shape[1]
+    before = None if cache_params is None else cache_params.layers[layer_idx].lengths  # type: ignore[union-attr]
+    if before is not None:
+        lengths = before + attention_mask.sum(dim=1)
+        places = int(lengths.max())
+    return (torch.arange(places, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
 
 def bidirectional_view(config: SeqRecConfig, attention_mask: Tensor) -> Tensor:

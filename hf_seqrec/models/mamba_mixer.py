@@ -9,6 +9,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from .causal_conv import causal_conv1d
+from .padding import last_of_each
 from .selective_scan import selective_scan
 from .state_space_config import StateSpaceConfig
 
@@ -77,22 +78,34 @@ class MambaMixer(nn.Module):
             init.kaiming_uniform_(projection.weight, a=math.sqrt(5))
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+        self,
+        hidden_states: Tensor,
+        lengths: Tensor | None = None,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
         """
-        Map `(b, l, d)` to `(b, l, d)`.
+        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`.
 
         Args:
             hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
             lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; states stop there.
             cache_params (`Cache`, *optional*): State to start from and to leave behind.
+            only_last (`bool`, *optional*, defaults to `False`): Only for the last real position of each row. The gate
+                and the last projection are left out for the others.
         """
         conv_state = scan_state = None
         if cache_params is not None:
             conv_state = cache_params.get_conv_state(self.layer_idx)
             scan_state = cache_params.get_recurrent_state(self.layer_idx)
 
-        x, z = self.in_proj(hidden_states).chunk(2, dim=-1)  # [b, l, channels] each
+        # A layer put in its place (LoRA's, a quantised one) has its own way to use the matrix.
+        gate_apart = only_last and type(self.in_proj) is nn.Linear
+        if gate_apart:
+            of_x, of_z = self.in_proj.weight.chunk(2)
+            x, z = F.linear(hidden_states, of_x), F.linear(last_of_each(hidden_states, lengths), of_z)
+        else:
+            x, z = self.in_proj(hidden_states).chunk(2, dim=-1)  # [b, l, channels] each
         x, conv_state = causal_conv1d(
             x,
             self.conv1d.weight.squeeze(1),
@@ -110,7 +123,7 @@ class MambaMixer(nn.Module):
             B,
             C,
             D=_at_least_float32(self.D),
-            z=z,
+            z=None if gate_apart else z,
             delta_bias=_at_least_float32(self.dt_proj.bias),
             delta_softplus=True,
             initial_state=scan_state,
@@ -120,7 +133,9 @@ class MambaMixer(nn.Module):
         if cache_params is not None:
             cache_params.update_conv_state(conv_state, self.layer_idx)
             cache_params.update_recurrent_state(scan_state, self.layer_idx)
-        return self.out_proj(y)
+        if only_last:
+            y = last_of_each(y, lengths)
+        return self.out_proj(y * F.silu(z) if gate_apart else y)
 
 
 def _at_least_float32(parameter: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, bidirectional_view
+from .attention import SelfAttention, bidirectional_view, last_view
 from .configuration_bert4rec import BERT4RecConfig
 from .dropout import Dropout
 from .feed_forward import FeedForward
 from .modeling_seqrec import SeqRecPreTrainedModel
+from .padding import last_of_each
 
 
 class BERT4RecLayer(GradientCheckpointingLayer):
@@ -31,10 +32,10 @@ class BERT4RecLayer(GradientCheckpointingLayer):
             inner_dropout=0.0,
         )
 
-    def forward(self, hidden_states: Tensor, visible: Tensor) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `visible` says which positions are real."""
-        mixed, _ = self.attention(hidden_states, visible)
-        return self.feed_forward(self.layer_norm(self.dropout(mixed) + hidden_states))
+    def forward(self, asking: Tensor, answering: Tensor, visible: Tensor) -> Tensor:
+        """Map `(b, q, d)` to `(b, q, d)`, out of all positions `(b, l, d)`; `visible` says which of them are real."""
+        mixed, _ = self.attention(asking, visible, answering)
+        return self.feed_forward(self.layer_norm(self.dropout(mixed) + asking))
 
 
 class BERT4Rec(SeqRecPreTrainedModel):
@@ -101,11 +102,20 @@ class BERT4Rec(SeqRecPreTrainedModel):
         """Return the embeddings `(n_items + 1, d)` of all rows but the mask's, and the bias of their scores."""
         return self.item_embeddings.weight[: self.config.mask_row], self.output_bias
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
         hidden_states = self.dropout(self.layer_norm(inputs_embeds + self.position_embeddings(positions)))
         visible = bidirectional_view(self.config, attention_mask)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, visible)
+            asking = hidden_states
+            if only_last and layer is self.layers[-1]:
+                asking, visible = last_of_each(hidden_states, attention_mask.sum(dim=1)), last_view(attention_mask)
+            hidden_states = layer(asking, hidden_states, visible)
         return self.transform_layer_norm(self.activation(self.transform(hidden_states)))

@@ -10,7 +10,7 @@ from .cache_layers import RecurrentStateLayer
 from .configuration_gru4rec import GRU4RecConfig
 from .dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
-from .padding import last_real_position
+from .padding import last_of_each, last_real_position
 
 
 class GRU4RecLayer(GradientCheckpointingLayer):
@@ -82,9 +82,17 @@ class GRU4Rec(SeqRecPreTrainedModel):
         """Make the empty state: one vector a layer, whatever the history's length."""
         return Cache(layers=[RecurrentStateLayer() for _ in self.layers])
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         hidden_states = self.dropout(inputs_embeds)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, cache_params)
+        if only_last:
+            hidden_states = last_of_each(hidden_states, attention_mask.sum(dim=1))
         return self.out_proj(hidden_states)

@@ -8,6 +8,7 @@ from .configuration_mamba4rec import Mamba4RecConfig
 from .dropout import Dropout
 from .feed_forward import FeedForward
 from .mamba_mixer import MambaMixer
+from .padding import last_of_each
 from .state_space_model import StateSpacePreTrainedModel
 
 
@@ -33,11 +34,13 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
             layer_norm_eps=config.layer_norm_eps,
         )
 
-    def forward(self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params))
+    def forward(
+        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
+    ) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params, only_last))
         if self.has_residual:
-            mixed = mixed + hidden_states
+            mixed = mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
         return self.feed_forward(self.layer_norm(mixed))
 
 
@@ -65,10 +68,16 @@ class Mamba4Rec(StateSpacePreTrainedModel):
         if isinstance(module, MambaMixer):
             super(StateSpacePreTrainedModel, self)._init_weights(module.dt_proj)
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
         hidden_states = self.layer_norm(self.dropout(inputs_embeds))
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params)
+            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
         return hidden_states

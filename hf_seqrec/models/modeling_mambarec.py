@@ -7,6 +7,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_mambarec import MambaRecConfig
 from .dropout import Dropout
 from .mamba_mixer import MambaMixer
+from .padding import last_of_each
 from .state_space_model import StateSpacePreTrainedModel
 
 
@@ -19,10 +20,11 @@ class MambaRecLayer(GradientCheckpointingLayer):
         self.mixer = MambaMixer(config, layer_idx)
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
     ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
-        return hidden_states + self.mixer(self.layer_norm(hidden_states), lengths, cache_params)
+        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+        mixed = self.mixer(self.layer_norm(hidden_states), lengths, cache_params, only_last)
+        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
 
 
 class MambaRec(StateSpacePreTrainedModel):
@@ -49,10 +51,16 @@ class MambaRec(StateSpacePreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
         hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params)
+            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
         return self.layer_norm(hidden_states)

@@ -13,6 +13,7 @@ from .dropout import Dropout
 from .interest_attention import InterestAttention, ReferenceInterestAttention
 from .layout import reference_layout
 from .mamba_mixer import MambaMixer
+from .padding import last_of_each
 from .state_space_model import WholeHistoryPreTrainedModel
 
 
@@ -26,11 +27,15 @@ class MLSA4RecLayer(GradientCheckpointingLayer):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+        self,
+        hidden_states: Tensor,
+        lengths: Tensor | None = None,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params))
-        return self.layer_norm(mixed + hidden_states)
+        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params, only_last))
+        return self.layer_norm(mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states))
 
 
 class MambaInterestLayer(GradientCheckpointingLayer):
@@ -121,10 +126,16 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
         """Make the empty state: Mamba's in each layer, and in the first the interests."""
         return Cache(layers=[RecurrentStateLayer(number_of_states=2), *(LinearAttentionLayer() for _ in self.layers)])
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.causal:
-            return self._encode(inputs_embeds, attention_mask.sum(dim=1), attention_mask, cache_params)
+            return self._encode(inputs_embeds, attention_mask.sum(dim=1), attention_mask, cache_params, only_last)
         padding = self.item_embeddings(attention_mask.new_zeros(()))
         layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="right")
         return layout.gather(self._encode(layout.inputs_embeds))
@@ -135,9 +146,10 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
         lengths: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
         hidden_states = self.layer_norm(self.dropout(inputs_embeds))
         hidden_states = self.interest_layer(hidden_states, lengths, attention_mask, cache_params)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params)
+            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
         return hidden_states

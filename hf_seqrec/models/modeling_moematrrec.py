@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, causal_view
+from .attention import SelfAttention, causal_view, last_view
 from .cache_layers import RaggedHybridLayer
 from .configuration_moematrrec import MoEMaTrRecConfig
 from .dropout import Dropout
 from .feed_forward import FeedForward
 from .layout import reference_layout
 from .mamba_mixer import MambaMixer
+from .padding import last_of_each
 from .state_space_model import WholeHistoryPreTrainedModel
 
 
@@ -50,13 +51,22 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         visible: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; the mask `(b, l)` says which positions are real, by default all."""
+        """
+        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last real position of each row.
+
+        The mask `(b, l)` says which positions are real, by default all.
+        """
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
-        by_mamba = self.mixer(hidden_states, lengths, cache_params)
-        attended, _ = self.attention(hidden_states, visible, None, lengths, cache_params)
-        by_attention = self.attention_layer_norm(self.attention_dropout(attended) + hidden_states)
-        weight = torch.sigmoid(self.gate_proj(self._what_decides(hidden_states, attention_mask, cache_params)))
+        deciding = self._what_decides(hidden_states, attention_mask, cache_params)
+        by_mamba = self.mixer(hidden_states, lengths, cache_params, only_last)
+        asking = hidden_states
+        if only_last:
+            asking, deciding = last_of_each(hidden_states, lengths), last_of_each(deciding, lengths)
+        attended, _ = self.attention(asking, visible, hidden_states, lengths, cache_params)
+        by_attention = self.attention_layer_norm(self.attention_dropout(attended) + asking)
+        weight = torch.sigmoid(self.gate_proj(deciding))
         return self.feed_forward(weight * by_mamba + (1 - weight) * by_attention)
 
     def _what_decides(
@@ -107,11 +117,17 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
         """Make the empty state: Mamba's, the gate's, and keys and values of every item."""
         return Cache(layers=[RaggedHybridLayer(number_of_states=2) for _ in self.layers])
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.causal:
             positions, visible = causal_view(self.config, attention_mask, cache_params)
-            return self._encode(inputs_embeds, positions, visible, attention_mask, cache_params)
+            return self._encode(inputs_embeds, positions, visible, attention_mask, cache_params, only_last)
         padding = self.item_embeddings(attention_mask.new_zeros(()))
         layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="left")
         positions = torch.arange(self.longest, device=attention_mask.device)[None]
@@ -124,11 +140,17 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
         visible: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
+        seen_by_last = None
+        if only_last and attention_mask is not None:
+            seen_by_last = last_view(attention_mask, cache_params)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, visible, attention_mask, cache_params)
+            is_asked = only_last and layer is self.layers[-1]
+            seen = seen_by_last if is_asked else visible
+            hidden_states = layer(hidden_states, seen, attention_mask, cache_params, is_asked)
         return hidden_states
 
 

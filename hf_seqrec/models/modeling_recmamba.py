@@ -10,6 +10,7 @@ from .configuration_recmamba import RecMambaConfig
 from .dropout import Dropout
 from .layout import item_positions, reference_layout
 from .mamba_mixer import MambaMixer
+from .padding import last_of_each
 from .state_space_model import StateSpacePreTrainedModel
 
 
@@ -27,11 +28,17 @@ class RecMambaLayer(GradientCheckpointingLayer):
         self.mixer = MambaMixer(config, layer_idx)
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor | None = None, cache_params: Cache | None = None
+        self,
+        hidden_states: Tensor,
+        lengths: Tensor | None = None,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` are the real positions of each row."""
-        mixed = self.mixer(hidden_states, lengths, cache_params)
-        return mixed + hidden_states if self.has_residual else mixed
+        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+        mixed = self.mixer(hidden_states, lengths, cache_params, only_last)
+        if not self.has_residual:
+            return mixed
+        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
 
 
 class RecMamba(StateSpacePreTrainedModel):
@@ -72,12 +79,18 @@ class RecMamba(StateSpacePreTrainedModel):
             layers=[RecurrentStateLayer(number_of_states=2), *(LinearAttentionLayer() for _ in self.layers[1:])]
         )
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.reference_padding:
             return self._encode_as_reference(inputs_embeds, attention_mask)
         positions = item_positions(attention_mask, self.config.max_position_embeddings, cache_params)
-        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache_params)
+        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache_params, only_last)
 
     def _encode_as_reference(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
         longest = self.config.max_position_embeddings
@@ -92,9 +105,10 @@ class RecMamba(StateSpacePreTrainedModel):
         positions: Tensor,
         lengths: Tensor | None = None,
         cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params)
+            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
         return hidden_states

@@ -6,11 +6,12 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, causal_view
+from .attention import SelfAttention, causal_view, last_view
 from .cache_layers import RaggedAttentionLayer
 from .configuration_sasrec import SASRecConfig
 from .dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
+from .padding import last_of_each
 
 
 class SASRecLayer(GradientCheckpointingLayer):
@@ -43,19 +44,26 @@ class SASRecLayer(GradientCheckpointingLayer):
         visible: Tensor | None = None,
         lengths: Tensor | None = None,
         cache_params: Cache | None = None,
+        only_last: bool = False,
     ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; the other arguments are those of [`SelfAttention`]."""
+        """
+        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`.
+
+        The other arguments are those of [`SelfAttention`].
+        """
+        answering = hidden_states
+        if self.normalization == "pre":
+            answering = self.attention_layer_norm(hidden_states)
+        if only_last:
+            hidden_states = last_of_each(hidden_states, lengths)
+        query = hidden_states if self.normalization == "post" else self.attention_layer_norm(hidden_states)
+        mixed, _ = self.attention(query, visible, answering, lengths, cache_params)
         if self.normalization == "query":
-            query = self.attention_layer_norm(hidden_states)
-            mixed, _ = self.attention(query, visible, hidden_states, lengths, cache_params)
             hidden_states = self.feed_forward_layer_norm(query + mixed)
             return self._feed_forward(hidden_states) + hidden_states
         if self.normalization == "pre":
-            query = self.attention_layer_norm(hidden_states)
-            mixed, _ = self.attention(query, visible, None, lengths, cache_params)
             hidden_states = hidden_states + mixed
             return self._feed_forward(self.feed_forward_layer_norm(hidden_states)) + hidden_states
-        mixed, _ = self.attention(hidden_states, visible, None, lengths, cache_params)
         hidden_states = self.attention_layer_norm(hidden_states + mixed)
         return self.feed_forward_layer_norm(self._feed_forward(hidden_states) + hidden_states)
 
@@ -98,8 +106,14 @@ class SASRec(SeqRecPreTrainedModel):
         """Make the empty state: keys and values of every item, a history's length of its own in each row."""
         return Cache(layers=[RaggedAttentionLayer() for _ in self.layers])
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
-        """Encode `(b, l, d)` item embeddings, padded on the right, into `(b, l, d)` states."""
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
         positions, visible = causal_view(self.config, attention_mask, cache_params)
         if self.config.position_order == "last":
@@ -107,10 +121,15 @@ class SASRec(SeqRecPreTrainedModel):
             positions = positions.clamp(max=self.config.max_position_embeddings - 1)
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
+        # With a position before each row, the last one is not where the lengths say.
+        only_last = only_last and not self.config.attend_to_padding
         if self.config.attend_to_padding:
             hidden_states, visible = self._with_padding(hidden_states, lengths)
+        seen_by_last = last_view(attention_mask, cache_params) if only_last else None
         for layer in self.layers:
-            hidden_states = layer(hidden_states, visible, lengths, cache_params)
+            is_asked = only_last and layer is self.layers[-1]
+            seen = seen_by_last if is_asked else visible
+            hidden_states = layer(hidden_states, seen, lengths, cache_params, is_asked)
         if self.config.attend_to_padding:
             hidden_states = hidden_states[:, 1:]
         return self.layer_norm(hidden_states)

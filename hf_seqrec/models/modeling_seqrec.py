@@ -15,7 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
 from .losses import full_softmax_loss
-from .padding import RightPadded, encode_by_length, last_real_position, right_padded
+from .padding import RightPadded, encode_by_length, last_of_each, last_real_position, right_padded
 from .retrieval import candidate_ranks, score_items, target_ranks, top_k_items
 from .sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
 from .sharing import push_model
@@ -29,8 +29,10 @@ class SeqRecOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor`, *optional*, returned when `labels` are given): Mean over the labelled positions.
         logits (`torch.FloatTensor`, *optional*): Scores of every catalog row (`v = n_items + 1`), the padding row at
-            `-inf`: `(b, v)` for the item after each history, or `(b, l, v)` where `output_logits=True`.
-        last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output.
+            `-inf`: `(b, v)` for the item after each history, or where `output_logits=True` at every position of
+            `last_hidden_state`.
+        last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output; `(b, 1, d)` where only the item
+            after each history was asked for.
         cache_params (`Cache`, *optional*): State after the last item, to go on from.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
         attentions (`tuple[torch.FloatTensor]`, *optional*): Attention weights of each layer.
@@ -72,7 +74,13 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         """Replace the item embedding; its row 0 must be zero."""
         self.item_embeddings = value  # type: ignore[assignment]
 
-    def encode(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
         r"""
         Encode item embeddings; what a model has to write.
 
@@ -80,11 +88,19 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, oldest first, padded on the right.
             attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
             cache_params (`Cache`, *optional*): State of what came before; the encoder starts from it and updates it.
+            only_last (`bool`, *optional*, defaults to `False`): Nobody will ask for other states than that at the last
+                real position of each row. A model may leave the others out, as far as it does without them, and
+                return `(b, 1, d)`; or take no notice.
 
         Returns:
             `torch.Tensor` of shape `(b, l, d)`: states; those at padding may be anything finite.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `encode`.")
+
+    def encode_last(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+        """Encode as `encode` does, and return the state `(b, d)` at the last real position of each row alone."""
+        states = self.encode(inputs_embeds, attention_mask, cache_params, only_last=inputs_embeds.shape[1] > 1)
+        return states[:, 0] if states.shape[1] == 1 else last_real_position(states, attention_mask)
 
     def new_cache(self) -> Cache:
         """Make the empty state that `use_cache=True` starts from; for models that keep more than Mamba's states."""
@@ -207,19 +223,22 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         output_logits: bool | None = None,
         negatives: Tensor | None = None,
         negatives_log_q: Tensor | None = None,
+        only_last: bool = False,
         **kwargs: Any,
     ) -> SeqRecOutput:
         r"""
         Encode histories and, with `labels`, compute the training loss; without, score the whole catalog.
 
-        Where the scores of the next items are asked for (no `labels`, no `output_logits`), `with_query` has its say.
+        Where the item after each history is asked for (`only_last`, or neither `labels` nor `output_logits`),
+        `with_query` has its say.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either side.
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions. By default every
                 position whose row is not 0.
-            labels (`torch.LongTensor` of shape `(b, l)`, *optional*): Row of the item to predict at each position
-                (already shifted: the next item), -100 where nothing is asked.
+            labels (`torch.LongTensor` of shape `(b, l)` or `(b,)`, *optional*): Row of the item to predict at each
+                position (already shifted: the next item), -100 where nothing is asked; or the item after each history,
+                which means `only_last`.
             cache_params (`Cache`, *optional*): State to go on from, as returned by an earlier call.
             use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and
                 to true when `cache_params` is given.
@@ -229,10 +248,12 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 there are none. By default they are `(b, v)`, for the item after each history, and left out when
                 `labels` are given.
             negatives (`torch.LongTensor` of shape `(b, l, n)` or `(n,)`, *optional*): Rows that the right items are
-                compared with, where `config.item_loss` samples them. Without, the loss in evaluation mode is the full
-                softmax.
+                compared with, where `config.item_loss` samples them; `(b, n)` where `labels` are `(b,)`. Without, the
+                loss in evaluation mode is the full softmax.
             negatives_log_q (`torch.FloatTensor` of the same shape, *optional*): Log-probability of each to be drawn,
                 for the sampled softmax.
+            only_last (`bool`, *optional*, defaults to `False`): Encode what the item after each history asks for and
+                no more, which is cheaper: `last_hidden_state` is `(b, 1, d)`.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, state
@@ -255,7 +276,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         mask = padding.attention_mask
         input_ids = padding.gather(input_ids).masked_fill(mask == 0, 0)
         scores_next = labels is None and output_logits is None
-        if scores_next:
+        only_last = only_last or (labels is not None and labels.dim() == 1)
+        if only_last or scores_next:
             self._check_not_empty(mask)
             input_ids, mask = self.with_query(input_ids, mask)
             if mask is not padding.attention_mask:
@@ -266,25 +288,38 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             kwargs.get(name, getattr(self.config, name, False))
             for name in ("output_hidden_states", "output_attentions")
         )
-        if labels is None or cache_params is not None or records_layers:
+        at_once = cache_params is not None or records_layers
+        if only_last and at_once:
+            hidden_states = last_of_each(self.encode(inputs_embeds, mask, cache_params), mask.sum(dim=1))
+        elif only_last:
+            hidden_states = encode_by_length(self.encode_last, inputs_embeds, mask)[:, None]
+        elif labels is None or at_once:
             hidden_states = self.encode(inputs_embeds, mask, cache_params)
         else:
             hidden_states = encode_by_length(self.encode, inputs_embeds, mask)
+        if only_last:
+            # One position a row, which is the last in any layout.
+            padding = RightPadded(mask, None)
 
         loss = logits = None
         if labels is not None:
             labels = padding.gather(labels)
-            self._check_labels(labels, mask)
+            states = hidden_states
+            if labels.dim() == 1:
+                states = hidden_states[:, 0]
+            else:
+                self._check_labels(labels, mask)
             self._check_negatives(negatives, negatives_log_q)
             asked = labels != -100
-            if negatives is not None and negatives.dim() == 3:
+            if negatives is not None and negatives.dim() > labels.dim():
                 negatives = padding.gather(negatives)[asked]
                 negatives_log_q = None if negatives_log_q is None else padding.gather(negatives_log_q)[asked]
-            loss = self.item_loss(hidden_states[asked], labels[asked], num_items_in_batch, negatives, negatives_log_q)
+            loss = self.item_loss(states[asked], labels[asked], num_items_in_batch, negatives, negatives_log_q)
         if output_logits:
             logits = score_items(padding.scatter(hidden_states), *self.output_items())
         elif scores_next:
-            logits = score_items(last_real_position(hidden_states, mask), *self.output_items())
+            states = hidden_states[:, 0] if only_last else last_real_position(hidden_states, mask)
+            logits = score_items(states, *self.output_items())
         return SeqRecOutput(
             loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache_params=cache_params
         )
@@ -318,58 +353,34 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         return bce_loss(*inputs, *given) if loss == "bce" else bpr_loss(*inputs, *given)
 
     @torch.no_grad()
-    def rank_targets(
-        self, last_hidden_state: Tensor, attention_mask: Tensor, targets: Tensor, seen_items: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def rank_targets(self, query_states: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
         r"""
         Rank each user's held-out item among the whole catalog, with the history excluded and with it, each `(b,)`.
 
         Args:
-            last_hidden_state (`torch.Tensor` of shape `(b, l, d)`): What `forward` returned for the batch of a
-                collator for ranking.
-            attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions.
+            query_states (`torch.Tensor` of shape `(b, d)`): The states after the histories: `last_hidden_state[:, 0]`
+                of what `forward` returned with `only_last`, or for the batch of a [`RankingCollator`].
             targets (`torch.LongTensor` of shape `(b,)`): Row of the held-out item.
             seen_items (`torch.LongTensor` of shape `(b, s)`): Rows of the user's whole history, padded with 0.
 
         Raises:
-            ValueError: if the shapes do not fit, a history is empty, or a score is NaN or infinite.
+            ValueError: if the shapes do not fit, or a score is NaN or infinite.
         """
-        states = self.query_states(last_hidden_state, attention_mask)
         if self._shards is not None:
-            return self._shards.target_ranks(states, targets, seen_items)
+            return self._shards.target_ranks(query_states, targets, seen_items)
         items, bias = self.output_items()
-        return target_ranks(states, items, targets, seen_items, bias)
+        return target_ranks(query_states, items, targets, seen_items, bias)
 
     @torch.no_grad()
-    def rank_among(
-        self, last_hidden_state: Tensor, attention_mask: Tensor, targets: Tensor, negatives: Tensor
-    ) -> Tensor:
+    def rank_among(self, query_states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         r"""
         Rank each user's held-out item among itself and its negatives `(b, n)`; otherwise as [`rank_targets`].
 
         Raises:
-            ValueError: if the shapes do not fit, a history is empty, or a score is NaN or infinite.
+            ValueError: if the shapes do not fit, or a score is NaN or infinite.
         """
         items, bias = self.output_items()
-        states = self.query_states(last_hidden_state, attention_mask)
-        return candidate_ranks(states, items, targets, negatives, bias)
-
-    def query_states(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
-        r"""
-        Return the states `(b, d)` that predict the item after each history, out of those `(b, l, d)` of all positions.
-
-        Raises:
-            ValueError: if the shapes do not fit or a history is empty.
-        """
-        if last_hidden_state.shape[:2] != attention_mask.shape:
-            raise ValueError(
-                "`last_hidden_state` and `attention_mask` must have the same positions, got shapes "
-                f"{tuple(last_hidden_state.shape)} and {tuple(attention_mask.shape)}. Pass the mask of a batch of a "
-                "collator for ranking, and what `forward` made of that batch, labels included."
-            )
-        padding = right_padded(attention_mask)
-        self._check_not_empty(padding.attention_mask)
-        return last_real_position(padding.gather(last_hidden_state), padding.attention_mask)
+        return candidate_ranks(query_states, items, targets, negatives, bias)
 
     @torch.no_grad()
     def recommend(
@@ -412,16 +423,14 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         mask = padding.attention_mask
         seen = padding.gather(input_ids).masked_fill(mask == 0, 0)
         history, mask = self._most_recent(seen, mask, self.config.max_position_embeddings)
-        self._check_not_empty(mask)
-        history, mask = self.with_query(history, mask)
 
         was_training = self.training
         self.eval()
         try:
-            output = self(history, mask, cache_params=cache_params, output_logits=False)
+            output = self(history, mask, cache_params=cache_params, output_logits=False, only_last=True)
         finally:
             self.train(was_training)
-        states = last_real_position(output.last_hidden_state, mask)
+        states = output.last_hidden_state[:, 0]
 
         shards = self._shards if candidate_rows is None else None
         items, bias = (self.item_embeddings.weight, None) if shards is not None else self.output_items()

@@ -52,9 +52,16 @@ def right_padded(attention_mask: Tensor) -> RightPadded:
 
 def last_real_position(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
     """Pick `(b, d)`, the last real position of each row, out of right-padded `(b, l, d)` states."""
-    last = attention_mask.sum(dim=1).clamp(min=1) - 1
+    return last_of_each(hidden_states, attention_mask.sum(dim=1))[:, 0]
+
+
+def last_of_each(hidden_states: Tensor, lengths: Tensor | None) -> Tensor:
+    """Pick `(b, 1, d)` of `(b, l, d)`: the last of the `lengths` `(b,)` real positions of each row (`None`: all)."""
+    if lengths is None:
+        return hidden_states[:, -1:]
+    last = lengths.clamp(min=1) - 1
     # Not `len`, which is a number when torch traces this for any number of rows.
-    return hidden_states[torch.arange(last.shape[0], device=last.device), last]
+    return hidden_states[torch.arange(last.shape[0], device=last.device), last][:, None]
 
 
 def encode_by_length(
@@ -67,7 +74,7 @@ def encode_by_length(
     accelerator would wait for the lengths, and pay for more launches than it saves.
 
     Args:
-        encode (`Callable`): Maps embeddings `(b, l, d)` and their mask `(b, l)` to states `(b, l, d)`.
+        encode (`Callable`): Maps embeddings `(b, l, d)` and their mask `(b, l)` to states `(b, l, d)`, or `(b, d)`.
         inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, padded on the right.
         attention_mask (`torch.Tensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
     """
@@ -80,7 +87,7 @@ def encode_by_length(
     for rows, lengths_of_rows in zip(by_length.chunk(n_groups), lengths.chunk(n_groups), strict=True):
         longest = max(1, int(lengths_of_rows[0]))
         group = encode(inputs_embeds[rows, :longest], attention_mask[rows, :longest])
-        states.append(F.pad(group, (0, 0, 0, l - longest)))
+        states.append(group if group.dim() == 2 else F.pad(group, (0, 0, 0, l - longest)))
     return torch.cat(states)[by_length.argsort()]
 
 

@@ -28,7 +28,6 @@ from torch.nn.functional import linear
 from transformers.cache_utils import Cache
 
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from ..models.padding import last_real_position
 from ..recommender import Answer, Recommendation, Recommender, Rows, warn_of
 from .session_file import read_sessions, write_sessions
 
@@ -201,8 +200,7 @@ class SessionStore:
         # Only a history that is alone in its batch is longer than one part: none ends before the last.
         for part in input_ids.to(model.device).split(max(1, _POSITIONS_AT_ONCE // len(histories)), dim=1):
             mask = (part != 0).long()
-            hidden_states = model.encode(model.item_embeddings(part), mask, cast(Cache, cache))
-            queries = last_real_position(hidden_states, mask)
+            queries = model.encode_last(model.item_embeddings(part), mask, cast(Cache, cache))
         return cache.states(), queries
 
     def _slots_for(self, users: list[str]) -> list[int]:

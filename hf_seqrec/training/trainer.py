@@ -233,7 +233,8 @@ class SeqRecTrainer(PushingTrainer):
             output = model(**model_inputs(inputs))
             if prediction_loss_only:
                 return output.loss.detach(), None, None
-            ranks = self.protocol.ranks(self.accelerator.unwrap_model(model), output.last_hidden_state, inputs)
+            states = output.last_hidden_state[:, 0]
+            ranks = self.protocol.ranks(self.accelerator.unwrap_model(model), states, inputs)
         return output.loss.detach(), ranks, inputs["targets"]
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_seqrec.data import leave_one_out
-from hf_seqrec.data.cloze import ClozeCollator, ClozeRankingCollator
+from hf_seqrec.data.cloze import ClozeCollator
 
 MASK = 51
 
@@ -89,18 +89,6 @@ def test_windows(train):
     assert (shown[:, 0].min(), shown[:, 0].max()) == (1, 31)
 
 
-def test_ranking_asks_behind_the_history(make_sequences):
-    test = leave_one_out(make_sequences([1, 2, 3, 4, 5, 8, 9], [6, 7, 1, 2])).test
-    batch = ClozeRankingCollator(max_length=4, mask_row=MASK)(test.__getitems__([0, 1]))
-    assert batch["input_ids"].tolist() == [[4, 5, 8, MASK], [6, 7, 1, MASK]]
-    batch = ClozeRankingCollator(max_length=9, mask_row=MASK)(test.__getitems__([0, 1]))
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 8, MASK], [6, 7, 1, MASK, 0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1] * 7, [1, 1, 1, 1, 0, 0, 0]]
-    assert batch["labels"].tolist() == [[-100] * 6 + [9], [-100, -100, -100, 2, -100, -100, -100]]
-    assert batch["targets"].tolist() == [9, 2]
-    assert batch["seen_items"].tolist() == [[1, 2, 3, 4, 5, 8], [6, 7, 1, 0, 0, 0]]
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -113,8 +101,3 @@ def test_ranking_asks_behind_the_history(make_sequences):
 def test_arguments_out_of_range(fields, message):
     with pytest.raises(ValueError, match=message):
         ClozeCollator(**{"max_length": 5, "mask_row": MASK} | fields)
-
-
-def test_ranking_needs_a_place_beside_the_mask():
-    with pytest.raises(ValueError, match="`max_length` must be at least 2, got 1"):
-        ClozeRankingCollator(max_length=1, mask_row=MASK)

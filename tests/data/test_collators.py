@@ -30,7 +30,7 @@ def test_the_most_recent_are_kept(splits):
 def test_the_last_position_alone(splits):
     batch = NextItemCollator(max_length=3, train_on="last_position")(splits.train.__getitems__([0, 1]))
     assert batch["input_ids"].tolist() == [[2, 3, 4], [6, 0, 0]]
-    assert batch["labels"].tolist() == [[-100, -100, 5], [7, -100, -100]]
+    assert batch["labels"].tolist() == [5, 7]
     with pytest.raises(ValueError, match='"every_position" or "last_position", got \'first\''):
         NextItemCollator(max_length=3, train_on="first")
 
@@ -39,13 +39,12 @@ def test_ranking(splits):
     batch = RankingCollator(max_length=2)(splits.test.__getitems__([0, 1]))
     assert batch["input_ids"].tolist() == [[5, 8], [7, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 1]]
-    assert batch["labels"].tolist() == [[-100, 9], [-100, 2]]
-    assert batch["targets"].tolist() == [9, 2]
+    assert batch["labels"].tolist() == batch["targets"].tolist() == [9, 2]
     assert batch["seen_items"].tolist() == [[1, 2, 3, 4, 5, 8], [6, 7, 1, 0, 0, 0]]
     batch = RankingCollator(max_length=10)(splits.validation.__getitems__([1, 0]))
     assert batch["input_ids"].tolist() == [[6, 7, 0, 0, 0], [1, 2, 3, 4, 5]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch["labels"].tolist() == [[-100, 1, -100, -100, -100], [-100, -100, -100, -100, 8]]
+    assert batch["labels"].tolist() == [1, 8]
 
 
 def test_single_examples_make_the_same_batch(splits):

@@ -77,6 +77,18 @@ def test_labels_of_the_batch(train):
     np.testing.assert_allclose(batches[0]["negatives_log_q"].exp(), popularity[batches[0]["negatives"]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "popularity"])
+def test_after_the_last_item_alone(train, kind):
+    last = NextItemCollator(3, train_on="last_position")
+    draw = NegativesCollator(last, 8, 3, kind, COUNTS, alpha=1.0, log_q=True)
+    batch = draw(train.__getitems__(range(2000)))
+    assert (batch["labels"] == 4).all()
+    assert batch["negatives"].shape == batch["negatives_log_q"].shape == (2000, 3)
+    law = law_of(kind).copy()
+    law[4] = 0
+    assert_drawn_from(batch["negatives"], law / law.sum())
+
+
 def test_a_batch_with_a_single_item(make_sequences):
     train = leave_one_out(make_sequences([1, 3, 1, 2])).train
     assert collator("in_batch", n=2, shared=False)(train.__getitems__([0]))["negatives"].tolist() == [[[3, 3]]]

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_seqrec import BERT4RecConfig, Mamba4RecConfig, MLSA4RecConfig
-from hf_seqrec.data.cloze import ClozeCollator, ClozeRankingCollator
+from hf_seqrec.data.cloze import ClozeCollator
 from hf_seqrec.data.collators import NextItemCollator, RankingCollator
 from hf_seqrec.data.objectives import collators_for
 
@@ -25,10 +25,13 @@ def test_cloze_takes_its_rates_from_the_configuration():
     config = BERT4RecConfig(vocab_size=52, mask_probability=0.4, mask_last_probability=0.5)
     training, ranking = collators_for(config, max_length=30, window="random", seed=3)
     assert isinstance(training, ClozeCollator)
-    assert isinstance(ranking, ClozeRankingCollator)
     assert (training.max_length, training.window, training.seed) == (30, "random", 3)
     assert (training.mask_row, training.mask_probability, training.mask_last_probability) == (51, 0.4, 0.5)
-    assert ranking.mask_row == 51
+    # Beside the mask, which the model appends.
+    assert isinstance(ranking, RankingCollator)
+    assert ranking.max_length == 29
+    with pytest.raises(ValueError, match="`max_length` must be at least 2, got 1"):
+        collators_for(config, max_length=1)
 
 
 def test_unknown_objective():

@@ -14,7 +14,7 @@ def test_by_hand(make_sequences):
     assert view.sequences.item_rows is splits.train.sequences.item_rows
     batch = NextItemCollator(2, train_on="last_position")(view.__getitems__(range(4)))
     assert batch["input_ids"].tolist() == [[1, 0], [1, 2], [2, 3], [5, 0]]
-    assert batch["labels"].tolist() == [[2, -100], [-100, 3], [-100, 4], [6, -100]]
+    assert batch["labels"].tolist() == [2, 3, 4, 6]
     with pytest.raises(ValueError, match="training view"):
         every_prefix(splits.test, max_length=2)
 

@@ -79,6 +79,45 @@ def test_logits_at_every_position_only_when_asked(model):
     torch.testing.assert_close(output.loss, expected)
 
 
+@pytest.mark.parametrize("num_hidden_layers", [1, 2])
+def test_the_last_states_alone_are_those_of_all(model, num_hidden_layers):
+    """Scores, loss and gradients of the item after each history, with what nobody asks for left out and without."""
+    set_seed(1)
+    model = AutoModel.from_config(config_for(model.config.model_type, num_hidden_layers=num_hidden_layers)).eval()
+    input_ids, targets = histories(side="left", padded_to=12), torch.tensor([4, 11, 30])
+    whole = model(input_ids)
+    losses = {"whole": torch.nn.functional.cross_entropy(whole.logits, targets)}
+    last = model(input_ids, labels=targets)
+    assert last.last_hidden_state.shape == (3, 1, 24)
+    assert last.logits is None
+    losses["last"] = last.loss
+    torch.testing.assert_close(losses["last"], losses["whole"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model(input_ids, only_last=True).logits, whole.logits, rtol=1e-5, atol=1e-6)
+    at_each = model(input_ids, only_last=True, output_logits=True)
+    torch.testing.assert_close(at_each.logits[:, 0], whole.logits, rtol=1e-5, atol=1e-6)
+    recorded = model(input_ids, only_last=True, output_hidden_states=True)
+    torch.testing.assert_close(recorded.logits, whole.logits, rtol=1e-5, atol=1e-6)
+    assert recorded.hidden_states[0].shape[1] >= 9
+
+    gradients = {}
+    for name, loss in losses.items():
+        model.zero_grad()
+        loss.backward()
+        gradients[name] = {key: parameter.grad.clone() for key, parameter in model.named_parameters()}
+    for key, gradient in gradients["whole"].items():
+        torch.testing.assert_close(gradients["last"][key], gradient, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_the_last_states_alone_go_on_from_a_state(stateful_model):
+    input_ids, later = histories(), histories(lengths=(2, 4, 3))
+    expected = stateful_model(input_ids, use_cache=True)
+    cache = stateful_model(input_ids, use_cache=True, only_last=True).cache_params
+    for ids in (later, later[:, :1]):
+        whole = stateful_model(ids, cache_params=expected.cache_params)
+        last = stateful_model(ids, cache_params=cache, only_last=True)
+        torch.testing.assert_close(last.logits, whole.logits, rtol=1e-4, atol=1e-5)
+
+
 def test_hidden_states_on_request(model):
     input_ids = histories()
     hidden_states = model(input_ids, labels=next_items(input_ids), output_hidden_states=True).hidden_states
@@ -270,9 +309,7 @@ def test_ranks_agree_with_the_scores_of_the_next_item(model):
     logits = model(input_ids).logits
     log_probabilities = torch.log_softmax(logits, dim=1)
     torch.testing.assert_close(output.loss, -log_probabilities.gather(1, targets[:, None]).mean())
-    ranks, ranks_with_seen = model.rank_targets(
-        output.last_hidden_state, inputs["attention_mask"], targets, seen_items
-    )
+    ranks, ranks_with_seen = model.rank_targets(output.last_hidden_state[:, 0], targets, seen_items)
     assert torch.equal(ranks_with_seen, (logits > logits.gather(1, targets[:, None])).sum(dim=1))
     unseen = logits.scatter(1, input_ids, -torch.inf)
     assert torch.equal(ranks, (unseen > logits.gather(1, targets[:, None])).sum(dim=1))

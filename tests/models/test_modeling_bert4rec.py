@@ -149,11 +149,19 @@ def test_empty_histories():
         make().recommend(torch.tensor([[0, 0]]))
 
 
-def test_ranking_refuses_states_without_the_mask():
+def test_the_item_after_a_history_is_asked_for_behind_it():
+    """With the mask appended, and where the history is full without its oldest item, by hand."""
     model = make()
-    states = model(INPUT_IDS).last_hidden_state
-    with pytest.raises(ValueError, match=r"same positions, got shapes \(2, 9, 8\) and \(2, 8\)"):
-        model.rank_targets(states, (INPUT_IDS > 0).long(), torch.tensor([1, 2]), INPUT_IDS)
+    history = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    assert model.config.max_position_embeddings > 9
+    mask = torch.tensor([[model.config.mask_row]])
+    expected = model(torch.cat([history, mask], dim=1), output_logits=True).logits[:, -1]
+    torch.testing.assert_close(model(history, only_last=True).logits, expected)
+    loss = torch.nn.functional.cross_entropy(expected, torch.tensor([7]))
+    torch.testing.assert_close(model(history, labels=torch.tensor([7])).loss, loss)
+    full = make(max_position_embeddings=8)
+    expected = full(torch.cat([history[:, 1:], mask], dim=1), output_logits=True).logits[:, -1]
+    torch.testing.assert_close(full(history, only_last=True).logits, expected)
 
 
 def test_eager_and_sdpa_agree_and_eager_shows_its_weights():

@@ -237,7 +237,7 @@ class TestRoom:
     def test_a_failing_update_changes_nothing(self, gru, store, monkeypatch):
         add_all(store, {"ann": ["i1"]})
         before = store.recommend_many(["ann"])
-        monkeypatch.setattr(gru.model, "encode", lambda *_: 1 / 0)
+        monkeypatch.setattr(gru.model, "encode", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             add_all(store, {"ann": ["i2"], "bob": ["i3"]})
         assert (store.events("ann"), "bob" in store) == (1, False)

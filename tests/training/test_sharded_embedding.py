@@ -38,8 +38,8 @@ def on_this_rank(rank, n_ranks, make):
     loss, gradients = loss_and_gradients(model, users)
     batch = HISTORIES[users]
     with torch.no_grad():
-        states = model(batch, labels=LABELS[users]).last_hidden_state
-        ranks = model.rank_targets(states, (batch != 0).long(), TARGETS[users], batch)
+        states = model(batch, labels=TARGETS[users]).last_hidden_state[:, 0]
+        ranks = model.rank_targets(states, TARGETS[users], batch)
     recommended = model.recommend(batch, top_k=6), model.recommend(batch, top_k=11, exclude_seen=False)
     return {
         "rows": (shards.first_row, shards.end_row),
@@ -77,8 +77,8 @@ def test_ranks_compute_what_one_process_does(make, n_ranks):
         torch.testing.assert_close(of_all, gradient, rtol=1e-5, atol=1e-6, msg=name)
 
     with torch.no_grad():
-        states = whole(HISTORIES, labels=LABELS).last_hidden_state
-        ranks = whole.rank_targets(states, (HISTORIES != 0).long(), TARGETS, HISTORIES)
+        states = whole(HISTORIES, labels=TARGETS).last_hidden_state[:, 0]
+        ranks = whole.rank_targets(states, TARGETS, HISTORIES)
     for i in (0, 1):
         assert torch.equal(torch.cat([answer["ranks"][i] for answer in answers]), ranks[i])
     expected = whole.recommend(HISTORIES, top_k=6), whole.recommend(HISTORIES, top_k=11, exclude_seen=False)
