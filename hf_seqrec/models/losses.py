@@ -7,19 +7,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores held at once, in float32. On a CPU half a MiB a thread, which stays in a core's second-level cache while it is
-# multiplied, normalised and multiplied again; on an accelerator 256 MiB, enough to keep it busy.
-_SCORES_AT_ONCE_PER_THREAD = 2**17
+from .exp_and_sum import exp_and_sum
+
+# Scores held at once. On a CPU 4 MiB of float32 a thread, which stay in the last cache while they are multiplied,
+# normalised and multiplied again; on an accelerator 256 MiB, enough to keep it busy.
+_SCORES_AT_ONCE_PER_THREAD = 2**20
 _SCORES_AT_ONCE_ON_ACCELERATORS = 2**26
 # Catalogs up to this many rows are scored whole, some positions at a time, with three matrix products, which are slow
 # with few positions, whatever the cache holds; larger ones in chunks, which takes four products, but all of a good
 # shape and none of them large. `benchmarks/softmax.py` measures both.
 _LARGEST_WHOLE_CATALOG = 2**16
 _FEWEST_POSITIONS = 128
+# Of half precision four times as many: each product over them is converted before it is added to the others.
+_FEWEST_POSITIONS_IN_HALF = 512
 # Positions that share a chunk of a larger catalog.
 _POSITIONS_AT_ONCE = 512
-# Below this a probability has no logarithm in float32 that could be trusted.
-_TINY = 1e-30
 
 
 def full_softmax_loss(
@@ -93,46 +95,32 @@ class _WholeCatalogLoss(torch.autograd.Function):
         label_smoothing: float,
     ) -> Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
-            items = item_embeddings.to(hidden_states.dtype)
+            items = item_embeddings[1:].to(hidden_states.dtype)  # without the padding row
+            of_items = None if bias is None else bias[1:]
             losses = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
-            needs_hidden, needs_items, _, needs_bias, *_ = ctx.needs_input_grad
-            grad_hidden = torch.empty_like(hidden_states) if needs_hidden else None
-            # Summed over chunks, so kept in float32 whatever the scores are computed in.
-            grad_items = torch.zeros_like(item_embeddings, dtype=torch.float32) if needs_items else None
-            grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+            weight = torch.ones_like(losses) if weights is None else weights
+            gradients = _Gradients(hidden_states, item_embeddings, bias, ctx.needs_input_grad)
 
-            size = max(_FEWEST_POSITIONS, _scores_at_once(labels.device) // len(items))
+            fewest = _FEWEST_POSITIONS if hidden_states.element_size() > 2 else _FEWEST_POSITIONS_IN_HALF
+            size = min(len(labels), max(fewest, _scores_at_once(labels.device) // len(item_embeddings)))
+            buffer = _buffer(hidden_states, size, len(items))
             for part in _parts(0, len(labels), size):
-                hidden, label = hidden_states[part], labels[part, None]
-                scores = _scores(hidden, items, bias)  # [chunk, v]
-                scores[:, 0] = -torch.inf
-                probabilities = torch.softmax(scores, dim=1, out=scores)
-                right = probabilities.gather(1, label)
-                losses[part] = -right.log().squeeze(1)
-                is_tiny = (right < _TINY).squeeze(1)
-                if is_tiny.any():
-                    losses[part] = torch.where(is_tiny, _exact_losses(hidden, items, bias, label), losses[part])
-                if not any(ctx.needs_input_grad):
-                    continue
-                # d loss / d scores = probabilities - target; what smoothing adds to it is the same for all chunks.
-                probabilities.scatter_(1, label, right - (1 - label_smoothing))
-                weight = None if weights is None else weights[part, None]
-                if grad_bias is not None:
-                    grad_bias += (probabilities if weight is None else probabilities * weight).sum(dim=0)
-                grad_scores = probabilities.to(items.dtype)
-                if grad_hidden is not None:
-                    torch.mm(grad_scores, items, out=grad_hidden[part])
-                if grad_items is not None:
-                    _add_product(grad_items, grad_scores.T, _weighted(hidden, weight))
-            if weights is not None and grad_hidden is not None:
-                grad_hidden *= weights[:, None]
+                scores = _scores(hidden_states[part], items, buffer)  # [chunk, v - 1]
+                label = labels[part] - 1
+                right = scores.gather(1, label[:, None]).squeeze(1).float()
+                if of_items is not None:
+                    right += of_items[label]
+                sums, highest = exp_and_sum(scores, None, of_items)
+                losses[part] = sums.log().add_(highest).sub_(right)
+                # d loss / d scores = exponentials / sums - target; what the targets take away is the same for all.
+                gradients.add(part, slice(1, None), scores, items, hidden_states[part], weight[part] / sums)
+            gradients.take_targets_away(labels, weight, 1 - label_smoothing)
             if label_smoothing:
                 even = _EvenTargets(hidden_states, item_embeddings, bias, weights, label_smoothing)
                 losses += even.losses(labels)
-                even.add_to_gradients(grad_hidden, grad_items, grad_bias)
-        ctx.save_for_backward(grad_hidden, grad_items, grad_bias)
-        ctx.item_dtype = item_embeddings.dtype
-        return losses.sum() if weights is None else losses @ weights
+                even.add_to_gradients(gradients)
+        ctx.save_for_backward(*gradients.in_types_of_inputs())
+        return (losses * weight).sum()
 
     @staticmethod
     @once_differentiable
@@ -140,7 +128,7 @@ class _WholeCatalogLoss(torch.autograd.Function):
         grad_hidden, grad_items, grad_bias = (
             None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in ctx.saved_tensors
         )
-        return grad_hidden, None if grad_items is None else grad_items.to(ctx.item_dtype), None, grad_bias, None, None
+        return grad_hidden, grad_items, None, grad_bias, None, None
 
 
 class _ChunkedCatalogLoss(torch.autograd.Function):
@@ -163,45 +151,79 @@ class _ChunkedCatalogLoss(torch.autograd.Function):
                 losses += _EvenTargets(hidden_states, item_embeddings, bias, weights, label_smoothing).losses(labels)
         ctx.save_for_backward(hidden_states, item_embeddings, labels, bias, weights, log_sum_exp)
         ctx.label_smoothing = label_smoothing
-        return losses.sum() if weights is None else losses @ weights
+        return losses.sum() if weights is None else (losses * weights).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         hidden_states, item_embeddings, labels, bias, weights, log_sum_exp = ctx.saved_tensors
-        needs_hidden, needs_items, _, needs_bias, *_ = ctx.needs_input_grad
         with torch.autocast(hidden_states.device.type, enabled=False):
             weights = grad_loss.float() * (torch.ones_like(log_sum_exp) if weights is None else weights)
-            weight = weights[:, None]
-            grad_hidden = torch.zeros_like(hidden_states, dtype=torch.float32) if needs_hidden else None
-            grad_items = torch.zeros_like(item_embeddings, dtype=torch.float32) if needs_items else None
-            grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
-            weighted = _weighted(hidden_states, weight)
+            gradients = _Gradients(hidden_states, item_embeddings, bias, ctx.needs_input_grad)
+            buffer = _buffer(hidden_states, *_tile_shape(hidden_states, item_embeddings))
             for positions, rows in _tiles(hidden_states, item_embeddings):
-                items = item_embeddings[rows].to(hidden_states.dtype)
-                scores = _scores(hidden_states[positions], items, None if bias is None else bias[rows])
-                probabilities = scores.sub_(log_sum_exp[positions, None]).exp_()
-                if grad_bias is not None:
-                    grad_bias[rows] += weights[positions] @ probabilities
-                probabilities = probabilities.to(items.dtype)
-                if grad_hidden is not None:
-                    _add_product(grad_hidden[positions], probabilities, items)
-                if grad_items is not None:
-                    _add_product(grad_items[rows], probabilities.T, weighted[positions])
-            # What the right items take away again.
-            given = 1 - ctx.label_smoothing
-            if grad_hidden is not None:
-                grad_hidden.sub_(item_embeddings[labels], alpha=given).mul_(weight)
-            if grad_items is not None:
-                grad_items.index_add_(0, labels, weighted.float(), alpha=-given)
-            if grad_bias is not None:
-                grad_bias.index_add_(0, labels, weights, alpha=-given)
+                hidden, items = hidden_states[positions], item_embeddings[rows].to(hidden_states.dtype)
+                scores = _scores(hidden, items, buffer)
+                exp_and_sum(scores, log_sum_exp[positions], None if bias is None else bias[rows])
+                gradients.add(positions, rows, scores, items, hidden, weights[positions])
+            gradients.take_targets_away(labels, weights, 1 - ctx.label_smoothing)
             if ctx.label_smoothing:
                 even = _EvenTargets(hidden_states, item_embeddings, bias, weights, ctx.label_smoothing)
-                even.add_to_gradients(grad_hidden, grad_items, grad_bias)
-        grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden_states.dtype)
-        grad_items = None if grad_items is None else grad_items.to(item_embeddings.dtype)
+                even.add_to_gradients(gradients)
+        grad_hidden, grad_items, grad_bias = gradients.in_types_of_inputs()
         return grad_hidden, grad_items, None, grad_bias, None, None
+
+
+class _Gradients:
+    """Those of hidden states, items and bias, as far as they are needed: sums in float32, whatever is multiplied."""
+
+    def __init__(
+        self, hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None, needed: tuple[bool, ...]
+    ) -> None:
+        self.inputs = hidden_states, item_embeddings, bias
+        needs_hidden, needs_items, _, needs_bias, *_ = needed
+        self.hidden, self.items, self.bias = (
+            torch.zeros_like(tensor, dtype=torch.float32) if is_needed and tensor is not None else None
+            for tensor, is_needed in zip(self.inputs, (needs_hidden, needs_items, needs_bias), strict=True)
+        )
+
+    def add(
+        self, positions: slice, rows: slice, shares: Tensor, items: Tensor, hidden_states: Tensor, scale: Tensor
+    ) -> None:
+        r"""
+        Add what some items, in proportion to their share, pull each of some positions towards.
+
+        Args:
+            positions, rows (`slice`): Which.
+            shares (`torch.Tensor` of shape `(m, n)`): Probability of each item, up to a factor for each position.
+            items (`torch.Tensor` of shape `(n, d)`), hidden_states (`torch.Tensor` of shape `(m, d)`): Of those.
+            scale (`torch.Tensor` of shape `(m,)`): The factor, times the weight of the position.
+        """
+        column = scale[:, None]
+        if self.hidden is not None:
+            self.hidden[positions].addcmul_((shares @ items).float(), column)
+        if self.items is not None:
+            _add_product(self.items[rows], shares.T, (hidden_states * column).to(shares.dtype))
+        if self.bias is not None:
+            self.bias[rows] += scale.to(shares.dtype) @ shares
+
+    def take_targets_away(self, labels: Tensor, weights: Tensor, given: float) -> None:
+        """Subtract what the right items pull towards, of which `given` is asked for."""
+        hidden_states, item_embeddings, _ = self.inputs
+        if self.hidden is not None:
+            right_items = item_embeddings[labels].to(hidden_states.dtype).float()
+            self.hidden.addcmul_(right_items, weights[:, None], value=-given)
+        if self.items is not None:
+            self.items.index_add_(0, labels, hidden_states.float() * weights[:, None], alpha=-given)
+        if self.bias is not None:
+            self.bias.index_add_(0, labels, weights, alpha=-given)
+
+    def in_types_of_inputs(self) -> list[Tensor | None]:
+        """Return them, each in the type of what it is the gradient of."""
+        return [
+            None if gradient is None or tensor is None else gradient.to(tensor.dtype)
+            for gradient, tensor in zip((self.hidden, self.items, self.bias), self.inputs, strict=True)
+        ]
 
 
 class _EvenTargets:
@@ -228,17 +250,16 @@ class _EvenTargets:
         right_scores = _right_scores(self.hidden_states, self.item_embeddings, labels, self.bias)
         return self.share * (right_scores - mean_scores)
 
-    def add_to_gradients(
-        self, grad_hidden: Tensor | None, grad_items: Tensor | None, grad_bias: Tensor | None
-    ) -> None:
-        """Subtract the even part of the targets, times what multiplies it, from the gradients, in place."""
-        weights = self.hidden_states.new_ones(len(self.hidden_states)) if self.weights is None else self.weights
-        if grad_hidden is not None:
-            grad_hidden -= self.share * weights[:, None] * self.mean_item
-        if grad_items is not None:
-            grad_items[1:] -= self.share / self.n_items * (weights.float() @ self.hidden_states.float())
-        if grad_bias is not None:
-            grad_bias[1:] -= self.share / self.n_items * weights.float().sum()
+    def add_to_gradients(self, gradients: _Gradients) -> None:
+        """Subtract the even part of the targets, times what multiplies it."""
+        hidden_states = self.hidden_states.float()
+        weights = hidden_states.new_ones(len(hidden_states)) if self.weights is None else self.weights
+        if gradients.hidden is not None:
+            gradients.hidden -= self.share * weights[:, None] * self.mean_item
+        if gradients.items is not None:
+            gradients.items[1:] -= self.share / self.n_items * (weights @ hidden_states)
+        if gradients.bias is not None:
+            gradients.bias[1:] -= self.share / self.n_items * weights.sum()
 
 
 def _parts(start: int, stop: int, size: int) -> Iterator[slice]:
@@ -246,10 +267,29 @@ def _parts(start: int, stop: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, stop))
 
 
+def _tile_shape(hidden_states: Tensor, item_embeddings: Tensor) -> tuple[int, int]:
+    n_positions = max(1, min(len(hidden_states), _POSITIONS_AT_ONCE))
+    n_rows = max(1, _scores_at_once(hidden_states.device) // n_positions)
+    return n_positions, min(n_rows, len(item_embeddings) - 1)
+
+
+def _buffer(hidden_states: Tensor, n_positions: int, n_rows: int) -> Tensor:
+    """
+    Memory for scores `(n_positions, n_rows)`, to be used again and again: fresh pages take as long as filling them.
+
+    Rows that lie a round number of bytes apart share a few places of a CPU's cache, where a column does not fit in.
+    """
+    gap = 0 if n_rows % 64 else 16
+    return hidden_states.new_empty(n_positions, n_rows + gap)[:, :n_rows]
+
+
+def _scores(hidden_states: Tensor, items: Tensor, buffer: Tensor) -> Tensor:
+    return torch.mm(hidden_states, items.T, out=buffer[: len(hidden_states), : len(items)])
+
+
 def _tiles(hidden_states: Tensor, item_embeddings: Tensor) -> Iterator[tuple[slice, slice]]:
     """Yield positions and items whose scores are held at once; all positions before the next items."""
-    n_positions = min(len(hidden_states), _POSITIONS_AT_ONCE)
-    n_rows = max(1, _scores_at_once(hidden_states.device) // n_positions)
+    n_positions, n_rows = _tile_shape(hidden_states, item_embeddings)
     for rows in _parts(1, len(item_embeddings), n_rows):
         for positions in _parts(0, len(hidden_states), n_positions):
             yield positions, rows
@@ -258,19 +298,21 @@ def _tiles(hidden_states: Tensor, item_embeddings: Tensor) -> Iterator[tuple[sli
 def _log_sum_exp(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None) -> Tensor:
     """Return `logsumexp(scores)` over all items `(m,)`, with one pass over the scores where they are not far apart."""
 
-    def tiles_of_scores(hidden_states: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    def tiles_of_scores(hidden_states: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor | None]]:
+        buffer = _buffer(hidden_states, *_tile_shape(hidden_states, item_embeddings))
         for positions, rows in _tiles(hidden_states, item_embeddings):
-            items = item_embeddings[rows].to(hidden_states.dtype)
-            yield positions, rows, _scores(hidden_states[positions], items, None if bias is None else bias[rows])
+            scores = _scores(hidden_states[positions], item_embeddings[rows].to(hidden_states.dtype), buffer)
+            yield positions, rows, scores, None if bias is None else bias[rows]
 
     def sums(hidden_states: Tensor, highest: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum `exp(score - highest)`; without `highest`, against the highest score of the first items."""
         total = torch.zeros(len(hidden_states), dtype=torch.float32, device=hidden_states.device)
         shift = torch.empty_like(total) if highest is None else highest
-        for positions, rows, scores in tiles_of_scores(hidden_states):
-            if highest is None and rows.start == 1:
-                shift[positions] = scores.amax(dim=1)
-            total[positions] += scores.sub_(shift[positions, None]).exp_().sum(dim=1)
+        for positions, rows, scores, of_rows in tiles_of_scores(hidden_states):
+            finds_shift = highest is None and rows.start == 1
+            given = None if finds_shift else shift[positions]
+            of_tile, shift[positions] = exp_and_sum(scores, given, of_rows, keep=False)
+            total[positions] += of_tile
         return total, shift
 
     # The first items hold one of the terms 1, so nothing that counts is lost below; above, up to exp(88) has room.
@@ -279,30 +321,16 @@ def _log_sum_exp(hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | 
     if overflowed.any():
         hidden_states = hidden_states[overflowed]
         highest = torch.full((len(hidden_states),), -torch.inf, dtype=torch.float32, device=total.device)
-        for positions, _, scores in tiles_of_scores(hidden_states):
+        for positions, _, scores, of_rows in tiles_of_scores(hidden_states):
+            scores = scores.float() if of_rows is None else scores.float().add_(of_rows)
             highest[positions] = torch.maximum(highest[positions], scores.amax(dim=1))
         total[overflowed], shift[overflowed] = sums(hidden_states, highest)
     return total.log_().add_(shift)
 
 
-def _scores(hidden_states: Tensor, items: Tensor, bias: Tensor | None) -> Tensor:
-    scores = (hidden_states @ items.T).float()
-    return scores if bias is None else scores.add_(bias)
-
-
 def _right_scores(hidden_states: Tensor, item_embeddings: Tensor, labels: Tensor, bias: Tensor | None) -> Tensor:
     right = (hidden_states.float() * item_embeddings[labels].to(hidden_states.dtype).float()).sum(dim=1)
     return right if bias is None else right + bias[labels]
-
-
-def _exact_losses(hidden_states: Tensor, items: Tensor, bias: Tensor | None, label: Tensor) -> Tensor:
-    scores = _scores(hidden_states, items, bias)
-    scores[:, 0] = -torch.inf
-    return scores.logsumexp(dim=1) - scores.gather(1, label).squeeze(1)
-
-
-def _weighted(hidden_states: Tensor, weight: Tensor | None) -> Tensor:
-    return hidden_states if weight is None else (hidden_states * weight).to(hidden_states.dtype)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -338,7 +338,7 @@ _FASTER_OPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
 
 def faster_op(name: str, device_type: str, backend: str | None = None) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """
-    Look up `name` (`"selective_scan"` or `"causal_conv1d"`) in `hf_seqrec.ops`; `None` where torch has to do.
+    Look up `"selective_scan"`, `"causal_conv1d"` or `"exp_and_sum"` in `hf_seqrec.ops`; `None`: torch has to do.
 
     Raises:
         ValueError: if `backend` is named and cannot be used on the device.

@@ -1,8 +1,8 @@
 """
 Faster ways to compute what `hf_seqrec.models` defines, one module per way and found at the first use.
 
-A backend is a module with functions named and called as in `models/`: `selective_scan` and, if it has one,
-`causal_conv1d`. To add one, write the module and give it a line in `_BACKENDS`.
+A backend is a module with functions named and called as in `models/`: `selective_scan` and, if it has them,
+`causal_conv1d` and `exp_and_sum`. To add one, write the module and give it a line in `_BACKENDS`.
 """
 
 import functools
@@ -23,7 +23,11 @@ class _Backend(NamedTuple):
 _BACKENDS = {
     "numba": _Backend(
         "cpu",
-        {"selective_scan": "hf_seqrec.ops.numba_scan", "causal_conv1d": "hf_seqrec.ops.numba_conv"},
+        {
+            "selective_scan": "hf_seqrec.ops.numba_scan",
+            "causal_conv1d": "hf_seqrec.ops.numba_conv",
+            "exp_and_sum": "hf_seqrec.ops.numba_exp_and_sum",
+        },
     ),
     "triton": _Backend(
         "cuda",
@@ -43,7 +47,7 @@ def find_op(name: str, device_type: str, backend: str | None = None) -> Callable
     Return the fastest `name` for a kind of device, or `None` if torch is the only way there.
 
     Args:
-        name (`str`): `"selective_scan"` or `"causal_conv1d"`.
+        name (`str`): `"selective_scan"`, `"causal_conv1d"` or `"exp_and_sum"`.
         device_type (`str`): As in `torch.device.type`.
         backend (`str`, *optional*): Insist on this one.
 

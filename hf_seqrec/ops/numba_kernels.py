@@ -33,6 +33,7 @@ CHUNK = 32
 _BYTES = 4 * WIDTH
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INT, WIDTH)
+_HALF, _HALVES = ir.IntType(16), ir.VectorType(ir.IntType(16), WIDTH)
 # Lets a product and a sum become one fused instruction; nothing is reordered.
 _FUSE = ("contract",)
 
@@ -133,6 +134,58 @@ def _store_one(typingctx, address, value):  # type: ignore[no-untyped-def]
     return types.void(types.int64, types.float32), codegen
 
 
+def _upper_half(bits: ir.VectorType) -> ir.Constant:
+    return ir.Constant(bits, [16] * WIDTH)
+
+
+@intrinsic
+def _load_halves(typingctx, address):  # type: ignore[no-untyped-def]
+    """Read a vector of bfloat16, which is the upper half of a float32."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        halves = builder.load(_pointer(builder, args[0], _HALVES), align=2, typ=_HALVES)
+        bits = builder.shl(builder.zext(halves, _INTS), _upper_half(_INTS))
+        return builder.bitcast(bits, _FLOATS)
+
+    return _vector(types.int64), codegen
+
+
+@intrinsic
+def _store_halves(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Write a vector as bfloat16, rounded to the nearest, to even where two are as near; it must be a number."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        bits = builder.bitcast(args[1], _INTS)
+        odd = builder.and_(builder.lshr(bits, _upper_half(_INTS)), ir.Constant(_INTS, [1] * WIDTH))
+        bits = builder.add(builder.add(bits, ir.Constant(_INTS, [0x7FFF] * WIDTH)), odd)
+        halves = builder.trunc(builder.lshr(bits, _upper_half(_INTS)), _HALVES)
+        builder.store(halves, _pointer(builder, args[0], _HALVES), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, _vector), codegen
+
+
+@intrinsic
+def _load_half(typingctx, address):  # type: ignore[no-untyped-def]
+    """Read the bits of one bfloat16."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load(_pointer(builder, args[0], _HALF), align=2, typ=_HALF)
+
+    return types.int16(types.int64), codegen
+
+
+@intrinsic
+def _store_half(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Write the bits of one bfloat16."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store(args[1], _pointer(builder, args[0], _HALF), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int16), codegen
+
+
 @intrinsic
 def _load_int(typingctx, address):  # type: ignore[no-untyped-def]
     """Read an int64."""
@@ -173,6 +226,24 @@ def _smaller(typingctx, bound, value):  # type: ignore[no-untyped-def]
         return builder.select(builder.fcmp_ordered("<", bound, args[1]), bound, args[1])
 
     return _vector(types.float64, _vector), codegen
+
+
+@intrinsic
+def _larger_lanes(typingctx, left, right):  # type: ignore[no-untyped-def]
+    """Lane by lane the larger; where the right one is not a number, that."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return _vector(_vector, _vector), codegen
+
+
+@intrinsic
+def _lane(typingctx, value, lane):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.extract_element(args[0], builder.trunc(args[1], _INT))
+
+    return types.float32(_vector, types.int64), codegen
 
 
 @intrinsic
@@ -894,5 +965,132 @@ def conv_backward(  # type: ignore[no-untyped-def]
             _store_columns(grad_state, lanes, width - 1, grad_initial + (width - 1) * (row * d * 4 + offset))
         _store_columns(grad_taps, lanes, width, grad_weight + width * offset)
         _store_part(grad_bias + offset, grad_bias_sum, lanes, spare)
+
+    _restore_denormals(mode)
+
+
+@_helper
+def _load_scores(address, is_half):  # type: ignore[no-untyped-def]
+    return _load_halves(address) if is_half else _load(address)
+
+
+@_helper
+def _store_scores(address, value, is_half):  # type: ignore[no-untyped-def]
+    if is_half:
+        _store_halves(address, value)
+    else:
+        _store(address, value)
+
+
+@_helper
+def _load_last_scores(address, lanes, is_half, spare):  # type: ignore[no-untyped-def]
+    """Read `lanes` scores, fewer than a vector has; in the other lanes stands one that counts for nothing."""
+    if is_half:
+        # The bits of -1.7e38.
+        for lane in range(WIDTH):
+            _store_half(spare + 2 * lane, _load_half(address + 2 * lane) if lane < lanes else numba.int16(-129))
+        return _load_halves(spare)
+    _store(spare, _fill(numba.float32(-1.7e38)))
+    for lane in range(lanes):
+        _store_one(spare + 4 * lane, _load_one(address + 4 * lane))
+    return _load(spare)
+
+
+@_helper
+def _store_last_scores(address, value, lanes, is_half, spare):  # type: ignore[no-untyped-def]
+    if is_half:
+        _store_halves(spare, value)
+        for lane in range(lanes):
+            _store_half(address + 2 * lane, _load_half(spare + 2 * lane))
+    else:
+        _store_part(address, value, lanes, spare)
+
+
+@_helper
+def _highest_score(address, bias, n, is_half, spare):  # type: ignore[no-untyped-def]
+    step = 2 * WIDTH if is_half else _BYTES
+    highest = _fill(numba.float32(-3.4e38))
+    full = n // WIDTH
+    if bias == 0:
+        for k in range(full):
+            highest = _larger_lanes(highest, _load_scores(address + k * step, is_half))
+    else:
+        for k in range(full):
+            value = _load_scores(address + k * step, is_half) + _load(bias + k * _BYTES)
+            highest = _larger_lanes(highest, value)
+    lanes = n - full * WIDTH
+    if lanes:
+        value = _load_last_scores(address + full * step, lanes, is_half, spare)
+        if bias != 0:
+            value = value + _load_part(bias + full * _BYTES, lanes, spare)
+        highest = _larger_lanes(highest, value)
+    highest_lane = _lane(highest, 0)
+    for lane in range(1, WIDTH):
+        value_of_lane = _lane(highest, lane)
+        # The other way round it would lose what is not a number.
+        highest_lane = highest_lane if highest_lane > value_of_lane else value_of_lane
+    return highest_lane
+
+
+@_kernel(*[types.int64] * 5, *[types.boolean] * 3, types.int64, _share)
+def exp_and_sum(scores, stride, bias, shift, sums, is_half, finds_shift, keeps, n, share):  # type: ignore[no-untyped-def]
+    """
+    Sum `exp(score + bias - shift)` over the n scores of some rows, `stride` bytes apart, and keep it in their place.
+
+    `shift` is read, or with `finds_shift` written: the highest of each row.
+    """
+    first_row, end_row, _, _, spare = share
+    step = 2 * WIDTH if is_half else _BYTES
+    full = n // WIDTH
+    lanes = n - full * WIDTH
+    zero = _fill(numba.float32(0))
+    mode = _flush_denormals()
+
+    for row in range(first_row, end_row):
+        start = scores + row * stride
+        if finds_shift:
+            _store_one(shift + 4 * row, _highest_score(start, bias, n, is_half, spare))
+        less = _load_one(shift + 4 * row)
+        # Two sums, so that an addition need not wait for the one before.
+        even, odd = zero, zero
+        if bias == 0 and not keeps:
+            for k in range(0, full - 1, 2):
+                even = even + _exp(_load_scores(start + k * step, is_half) - less)
+                odd = odd + _exp(_load_scores(start + (k + 1) * step, is_half) - less)
+        elif bias == 0:
+            for k in range(0, full - 1, 2):
+                left = _exp(_load_scores(start + k * step, is_half) - less)
+                right = _exp(_load_scores(start + (k + 1) * step, is_half) - less)
+                _store_scores(start + k * step, left, is_half)
+                _store_scores(start + (k + 1) * step, right, is_half)
+                even, odd = even + left, odd + right
+        else:
+            for k in range(0, full - 1, 2):
+                left = _load_scores(start + k * step, is_half) + _load(bias + k * _BYTES)
+                right = _load_scores(start + (k + 1) * step, is_half) + _load(bias + (k + 1) * _BYTES)
+                left, right = _exp(left - less), _exp(right - less)
+                _store_scores(start + k * step, left, is_half)
+                _store_scores(start + (k + 1) * step, right, is_half)
+                even, odd = even + left, odd + right
+        total = even + odd
+        if full % 2:
+            k = full - 1
+            value = _load_scores(start + k * step, is_half)
+            if bias != 0:
+                value = value + _load(bias + k * _BYTES)
+            value = _exp(value - less)
+            _store_scores(start + k * step, value, is_half)
+            total = total + value
+        if lanes:
+            value = _load_last_scores(start + full * step, lanes, is_half, spare)
+            if bias != 0:
+                value = value + _load_part(bias + full * _BYTES, lanes, spare)
+            value = _exp(value - less)
+            _store_last_scores(start + full * step, value, lanes, is_half, spare)
+            total = total + value
+        sum_of_row = numba.float32(0)
+        for lane in range(WIDTH):
+            sum_of_row += _lane(total, lane)
+        _store_one(sums + 4 * row, sum_of_row)
 
     _restore_denormals(mode)
