@@ -7,7 +7,7 @@ Each model, with the layers and heads of its defaults, trains for `--epochs` thr
 own, without evaluation or checkpoints; the first epoch warms up and the shortest of the others counts. Then validation
 is ranked in batches of `--eval_batch`. Parts are shares of the processor's time in ten further steps. The floor is the
 time that the step's matrix products and exponentials would take at the rates that this machine reaches, alone and on
-the same threads, in float32: products of the step's width, exponentials in place in the second-level cache.
+the same threads: products of the step's width and type, exponentials as the softmax sums them, in a core's cache.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from transformers import AutoConfig, AutoModel, TrainerCallback, set_seed
 
 import hf_seqrec
 from hf_seqrec.data import leave_one_out, load_sequences
+from hf_seqrec.models.exp_and_sum import exp_and_sum
+from hf_seqrec.training.processors import keep_freed_memory
 from hf_seqrec.training.trainer import SeqRecTrainer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
 
@@ -64,6 +66,7 @@ class _EpochSeconds(TrainerCallback):
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train and rank with one model; in a process of its own."""
+    keep_freed_memory()  # as trainer/run.py does
     sequences = load_sequences(arguments.dataset)
     splits = leave_one_out(sequences)
     vocab_size = hf_seqrec.config_class(arguments.measure).vocab_size_for(sequences.catalog.n_items)
@@ -162,15 +165,13 @@ def floor(trainer: SeqRecTrainer, batches: list[dict[str, torch.Tensor]], steps:
             2 * positions * config.num_hidden_layers * config.hidden_size * config.expand * config.state_size
         )
     scale = steps / len(batches)
-    left, right = torch.randn(2048, config.hidden_size), torch.randn(config.hidden_size, 2048)
-    product = torch.empty(2048, 2048)
+    dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
+    left, right = (torch.randn(2048, config.hidden_size).to(dtype) for _ in range(2))
+    right, product = right.T, torch.empty(2048, 2048, dtype=dtype)
     seconds = fastest(lambda: torch.mm(left, right, out=product))
     flops = 2 * 2048 * 2048 * config.hidden_size / seconds
-    numbers = torch.full((2**17 * torch.get_num_threads(),), -1.0)
-    # In place, where exponentials of exponentials would overflow: they start over each time.
-    exponential = numbers.numel() / (
-        fastest(lambda: numbers.fill_(-1.0).exp_()) - fastest(lambda: numbers.fill_(-1.0))
-    )
+    numbers, shift = torch.zeros(512 * torch.get_num_threads(), 2**10), torch.zeros(512 * torch.get_num_threads())
+    exponential = numbers.numel() / fastest(lambda: exp_and_sum(numbers, shift, keep=False))
     return {
         "flops": counter.get_total_flops() * scale,
         "flops_per_second": flops,

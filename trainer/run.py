@@ -19,7 +19,7 @@ from transformers import AutoModel, set_seed
 
 from hf_seqrec.training.arguments import parse_run_arguments
 from hf_seqrec.training.curves import CurvesCallback
-from hf_seqrec.training.processors import use_processors
+from hf_seqrec.training.processors import keep_freed_memory, use_processors
 from hf_seqrec.training.ranks import check_launcher
 from hf_seqrec.training.report import print_recommendations, print_results, write_results
 from hf_seqrec.training.run_data import load_run_data
@@ -41,6 +41,7 @@ def main() -> None:
     set_seed(args.seed)
     if args.device.type == "cpu":
         use_processors(args.cpu_threads, processes.num_processes)
+        keep_freed_memory()
 
     start = load_start(arguments)
     keep_items_of = start.catalog if start is not None and arguments.model.keep_vanished_items else None

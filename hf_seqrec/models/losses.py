@@ -97,8 +97,8 @@ class _WholeCatalogLoss(torch.autograd.Function):
         with torch.autocast(hidden_states.device.type, enabled=False):
             items = item_embeddings[1:].to(hidden_states.dtype)  # without the padding row
             of_items = None if bias is None else bias[1:]
-            losses = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
-            weight = torch.ones_like(losses) if weights is None else weights
+            sums, highest, right = torch.empty(3, len(labels), dtype=torch.float32, device=labels.device)
+            weight = torch.ones_like(sums) if weights is None else weights
             gradients = _Gradients(hidden_states, item_embeddings, bias, ctx.needs_input_grad)
 
             fewest = _FEWEST_POSITIONS if hidden_states.element_size() > 2 else _FEWEST_POSITIONS_IN_HALF
@@ -106,14 +106,13 @@ class _WholeCatalogLoss(torch.autograd.Function):
             buffer = _buffer(hidden_states, size, len(items))
             for part in _parts(0, len(labels), size):
                 scores = _scores(hidden_states[part], items, buffer)  # [chunk, v - 1]
-                label = labels[part] - 1
-                right = scores.gather(1, label[:, None]).squeeze(1).float()
-                if of_items is not None:
-                    right += of_items[label]
-                sums, highest = exp_and_sum(scores, None, of_items)
-                losses[part] = sums.log().add_(highest).sub_(right)
+                right[part] = scores.gather(1, labels[part, None] - 1).squeeze(1)
+                sums[part], highest[part] = exp_and_sum(scores, None, of_items)
                 # d loss / d scores = exponentials / sums - target; what the targets take away is the same for all.
-                gradients.add(part, slice(1, None), scores, items, hidden_states[part], weight[part] / sums)
+                gradients.add(part, slice(1, None), scores, items, hidden_states[part], weight[part] / sums[part])
+            losses = sums.log_().add_(highest).sub_(right)
+            if bias is not None:
+                losses -= bias[labels]
             gradients.take_targets_away(labels, weight, 1 - label_smoothing)
             if label_smoothing:
                 even = _EvenTargets(hidden_states, item_embeddings, bias, weights, label_smoothing)

@@ -1,5 +1,6 @@
 """How torch tensors and their rows are handed to the kernels of `numba_kernels`, over a few threads."""
 
+import collections
 import functools
 import os
 import threading
@@ -52,13 +53,23 @@ class Shares:
         parts = [Part(row, block) for row in range(self.row_parts) for block in range(self.block_parts)]
         scratch = torch.empty(len(parts), scratch_vectors * WIDTH)
         tasks = [functools.partial(kernel, part, self._share(part, scratch[i])) for i, part in enumerate(parts)]
-        if self.threads == 1:
-            for task in tasks:
+        left = collections.deque(tasks)
+
+        def work() -> None:
+            while left:
+                try:
+                    task = left.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 task()
-            return
-        futures = [_executor(self.threads).submit(task) for task in tasks]
-        for future in futures:
-            future.result()
+
+        # The calling thread is one of them.
+        futures = [_executor(self.threads - 1).submit(work) for _ in range(self.threads - 1)]
+        try:
+            work()
+        finally:
+            for future in futures:
+                future.result()
 
     def _share(self, part: Part, scratch: Tensor) -> Share:
         first_row, end_row = (self.b * i // self.row_parts for i in (part.row, part.row + 1))
