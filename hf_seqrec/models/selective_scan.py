@@ -333,12 +333,12 @@ def wanted_backend(backend: str | None) -> str | None:
 
 
 # What the look-up below has found.
-_FASTER_OPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+_FASTER_OPS: dict[str, Callable[..., Any]] = {}
 
 
-def faster_op(name: str, device_type: str, backend: str | None = None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def faster_op(name: str, device_type: str, backend: str | None = None) -> Callable[..., Any] | None:
     """
-    Look up `"selective_scan"`, `"causal_conv1d"` or `"exp_and_sum"` in `hf_seqrec.ops`; `None`: torch has to do.
+    Look `name` up, such as `"selective_scan"`, in `hf_seqrec.ops`; `None` where torch has to do.
 
     Raises:
         ValueError: if `backend` is named and cannot be used on the device.

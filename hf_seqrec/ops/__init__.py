@@ -2,7 +2,7 @@
 Faster ways to compute what `hf_seqrec.models` defines, one module per way and found at the first use.
 
 A backend is a module with functions named and called as in `models/`: `selective_scan` and, if it has them,
-`causal_conv1d` and `exp_and_sum`. To add one, write the module and give it a line in `_BACKENDS`.
+`causal_conv1d`, `exp_and_sum` and `dropout`. To add one, write the module and give it a line in `_BACKENDS`.
 """
 
 import functools
@@ -27,6 +27,7 @@ _BACKENDS = {
             "selective_scan": "hf_seqrec.ops.numba_scan",
             "causal_conv1d": "hf_seqrec.ops.numba_conv",
             "exp_and_sum": "hf_seqrec.ops.numba_exp_and_sum",
+            "dropout": "hf_seqrec.ops.numba_dropout",
         },
     ),
     "triton": _Backend(
@@ -47,7 +48,7 @@ def find_op(name: str, device_type: str, backend: str | None = None) -> Callable
     Return the fastest `name` for a kind of device, or `None` if torch is the only way there.
 
     Args:
-        name (`str`): `"selective_scan"`, `"causal_conv1d"` or `"exp_and_sum"`.
+        name (`str`): `"selective_scan"`, `"causal_conv1d"`, `"exp_and_sum"` or `"dropout"`.
         device_type (`str`): As in `torch.device.type`.
         backend (`str`, *optional*): Insist on this one.
 

@@ -29,6 +29,8 @@ _IS_AVX512 = "+avx512f" in _features.split(",")
 WIDTH = 16 if _IS_AVX512 else 8
 # Positions between two states that the forward keeps for the backward.
 CHUNK = 32
+# Numbers that dropout takes in a run, a multiple of `WIDTH`.
+DROPOUT_RUN = 4096
 
 _BYTES = 4 * WIDTH
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
@@ -264,6 +266,36 @@ def _round(typingctx, value):  # type: ignore[no-untyped-def]
         return builder.call(get_or_insert_function(builder.module, kind, f"llvm.rint.v{WIDTH}f32"), args)
 
     return _vector(_vector), codegen
+
+
+@intrinsic
+def _keep_or_drop(typingctx, first, key, other_key, dropped, scale):  # type: ignore[no-untyped-def]
+    """
+    For the numbers from `first` on, `scale` or zero: zero where 32 bits, made of a place and two keys, are too small.
+
+    The bits are those of Wellons' hash (2018, https://nullprogram.com/blog/2018/07/31/, its later constants).
+    """
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        first, key, other_key, dropped = (
+            builder.shuffle_vector(
+                builder.insert_element(
+                    ir.Constant(_INTS, ir.Undefined), builder.trunc(arg, _INT), ir.Constant(_INT, 0)
+                ),
+                ir.Constant(_INTS, ir.Undefined),
+                ir.Constant(_INTS, [0] * WIDTH),
+            )
+            for arg in args[:4]
+        )
+        bits = builder.add(builder.add(first, ir.Constant(_INTS, list(range(WIDTH)))), key)
+        for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, None)):
+            bits = builder.xor(bits, builder.lshr(bits, ir.Constant(_INTS, [shift] * WIDTH)))
+            if factor is not None:
+                bits = builder.mul(builder.xor(bits, other_key), ir.Constant(_INTS, [factor] * WIDTH))
+        is_kept = builder.icmp_unsigned(">=", bits, dropped)
+        return builder.select(is_kept, _splat(builder, args[4]), ir.Constant(_FLOATS, [0.0] * WIDTH))
+
+    return _vector(*[types.int64] * 4, types.float32), codegen
 
 
 @intrinsic
@@ -970,12 +1002,12 @@ def conv_backward(  # type: ignore[no-untyped-def]
 
 
 @_helper
-def _load_scores(address, is_half):  # type: ignore[no-untyped-def]
+def _load_some(address, is_half):  # type: ignore[no-untyped-def]
     return _load_halves(address) if is_half else _load(address)
 
 
 @_helper
-def _store_scores(address, value, is_half):  # type: ignore[no-untyped-def]
+def _store_some(address, value, is_half):  # type: ignore[no-untyped-def]
     if is_half:
         _store_halves(address, value)
     else:
@@ -983,8 +1015,8 @@ def _store_scores(address, value, is_half):  # type: ignore[no-untyped-def]
 
 
 @_helper
-def _load_last_scores(address, lanes, is_half, spare):  # type: ignore[no-untyped-def]
-    """Read `lanes` scores, fewer than a vector has; in the other lanes stands one that counts for nothing."""
+def _load_last(address, lanes, is_half, spare):  # type: ignore[no-untyped-def]
+    """Read `lanes` numbers, fewer than a vector has; in the other lanes stands a score that counts for nothing."""
     if is_half:
         # The bits of -1.7e38.
         for lane in range(WIDTH):
@@ -997,7 +1029,7 @@ def _load_last_scores(address, lanes, is_half, spare):  # type: ignore[no-untype
 
 
 @_helper
-def _store_last_scores(address, value, lanes, is_half, spare):  # type: ignore[no-untyped-def]
+def _store_last(address, value, lanes, is_half, spare):  # type: ignore[no-untyped-def]
     if is_half:
         _store_halves(spare, value)
         for lane in range(lanes):
@@ -1013,14 +1045,14 @@ def _highest_score(address, bias, n, is_half, spare):  # type: ignore[no-untyped
     full = n // WIDTH
     if bias == 0:
         for k in range(full):
-            highest = _larger_lanes(highest, _load_scores(address + k * step, is_half))
+            highest = _larger_lanes(highest, _load_some(address + k * step, is_half))
     else:
         for k in range(full):
-            value = _load_scores(address + k * step, is_half) + _load(bias + k * _BYTES)
+            value = _load_some(address + k * step, is_half) + _load(bias + k * _BYTES)
             highest = _larger_lanes(highest, value)
     lanes = n - full * WIDTH
     if lanes:
-        value = _load_last_scores(address + full * step, lanes, is_half, spare)
+        value = _load_last(address + full * step, lanes, is_half, spare)
         if bias != 0:
             value = value + _load_part(bias + full * _BYTES, lanes, spare)
         highest = _larger_lanes(highest, value)
@@ -1055,38 +1087,38 @@ def exp_and_sum(scores, stride, bias, shift, sums, is_half, finds_shift, keeps, 
         even, odd = zero, zero
         if bias == 0 and not keeps:
             for k in range(0, full - 1, 2):
-                even = even + _exp(_load_scores(start + k * step, is_half) - less)
-                odd = odd + _exp(_load_scores(start + (k + 1) * step, is_half) - less)
+                even = even + _exp(_load_some(start + k * step, is_half) - less)
+                odd = odd + _exp(_load_some(start + (k + 1) * step, is_half) - less)
         elif bias == 0:
             for k in range(0, full - 1, 2):
-                left = _exp(_load_scores(start + k * step, is_half) - less)
-                right = _exp(_load_scores(start + (k + 1) * step, is_half) - less)
-                _store_scores(start + k * step, left, is_half)
-                _store_scores(start + (k + 1) * step, right, is_half)
+                left = _exp(_load_some(start + k * step, is_half) - less)
+                right = _exp(_load_some(start + (k + 1) * step, is_half) - less)
+                _store_some(start + k * step, left, is_half)
+                _store_some(start + (k + 1) * step, right, is_half)
                 even, odd = even + left, odd + right
         else:
             for k in range(0, full - 1, 2):
-                left = _load_scores(start + k * step, is_half) + _load(bias + k * _BYTES)
-                right = _load_scores(start + (k + 1) * step, is_half) + _load(bias + (k + 1) * _BYTES)
+                left = _load_some(start + k * step, is_half) + _load(bias + k * _BYTES)
+                right = _load_some(start + (k + 1) * step, is_half) + _load(bias + (k + 1) * _BYTES)
                 left, right = _exp(left - less), _exp(right - less)
-                _store_scores(start + k * step, left, is_half)
-                _store_scores(start + (k + 1) * step, right, is_half)
+                _store_some(start + k * step, left, is_half)
+                _store_some(start + (k + 1) * step, right, is_half)
                 even, odd = even + left, odd + right
         total = even + odd
         if full % 2:
             k = full - 1
-            value = _load_scores(start + k * step, is_half)
+            value = _load_some(start + k * step, is_half)
             if bias != 0:
                 value = value + _load(bias + k * _BYTES)
             value = _exp(value - less)
-            _store_scores(start + k * step, value, is_half)
+            _store_some(start + k * step, value, is_half)
             total = total + value
         if lanes:
-            value = _load_last_scores(start + full * step, lanes, is_half, spare)
+            value = _load_last(start + full * step, lanes, is_half, spare)
             if bias != 0:
                 value = value + _load_part(bias + full * _BYTES, lanes, spare)
             value = _exp(value - less)
-            _store_last_scores(start + full * step, value, lanes, is_half, spare)
+            _store_last(start + full * step, value, lanes, is_half, spare)
             total = total + value
         sum_of_row = numba.float32(0)
         for lane in range(WIDTH):
@@ -1094,3 +1126,20 @@ def exp_and_sum(scores, stride, bias, shift, sums, is_half, finds_shift, keeps, 
         _store_one(sums + 4 * row, sum_of_row)
 
     _restore_denormals(mode)
+
+
+@_kernel(*[types.int64] * 5, types.boolean, types.float32, types.int64, _share)
+def dropout(x, y, key, other_key, dropped, is_half, scale, n, share):  # type: ignore[no-untyped-def]
+    """Write `scale * x` or zero for some runs of `DROPOUT_RUN` numbers, out of n."""
+    first_run, end_run, _, _, spare = share
+    step = 2 * WIDTH if is_half else _BYTES
+    end = min(end_run * DROPOUT_RUN, n)
+    full = end // WIDTH
+    for k in range(first_run * (DROPOUT_RUN // WIDTH), full):
+        kept = _keep_or_drop(k * WIDTH, key, other_key, dropped, scale)
+        _store_some(y + k * step, _load_some(x + k * step, is_half) * kept, is_half)
+    if end == n and end % WIDTH:
+        lanes = end - full * WIDTH
+        kept = _keep_or_drop(full * WIDTH, key, other_key, dropped, scale)
+        value = _load_last(x + full * step, lanes, is_half, spare) * kept
+        _store_last(y + full * step, value, lanes, is_half, spare)
