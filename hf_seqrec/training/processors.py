@@ -31,17 +31,18 @@ def use_processors(cpu_threads: int | None, n_processes: int) -> int:
     return torch.get_num_threads()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     r"""
-    Have the C library keep the memory that tensors leave, for those of the next step; nothing where it is not glibc's.
+    Have the C library keep the memory that tensors leave, for those of the next step; return whether it does.
 
     It would give large blocks back to the system, which fills them with zeros when they are asked for again: a tenth
-    of a training step in bfloat16. Variables that say otherwise (`MALLOC_TRIM_THRESHOLD_` and its like) are heeded.
+    of a training step in bfloat16. Nothing is changed where it is not glibc, or where the environment has a say
+    (`MALLOC_TRIM_THRESHOLD_` and its like).
     """
     if not sys.platform.startswith("linux"):
-        return
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    mallopt(_MMAP_THRESHOLD, 2**25)  # the highest that it takes
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        return False
+    # The highest that they take.
+    return bool(mallopt(_MMAP_THRESHOLD, 2**25) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
