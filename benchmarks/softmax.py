@@ -85,9 +85,11 @@ def measure(way: str, n_items: int, n_targets: int, width: int, threads: int, re
     hidden = torch.randn(n_targets, width, requires_grad=True)
     items = (torch.randn(n_items + 1, width) * 0.1).requires_grad_()
     labels = torch.randint(1, n_items + 1, (n_targets,))
-    # The gradient that will be there, touched, and the libraries that a first product loads.
+    # The gradient that will be there, touched, and the libraries that a first call loads.
     gradient = torch.ones_like(items)
-    torch.mm(torch.ones(8, 8), torch.ones(8, 8))
+    WAYS[way](
+        torch.ones(8, width, requires_grad=True), torch.ones(9, width), torch.ones(8, dtype=torch.long)
+    ).backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     del gradient
     seconds = []

@@ -174,17 +174,23 @@ class _ChunkedCatalogLoss(torch.autograd.Function):
 
 
 class _Gradients:
-    """Those of hidden states, items and bias, as far as they are needed: sums in float32, whatever is multiplied."""
+    """
+    Those of hidden states, items and bias, as far as they are needed: sums in float32, whatever is multiplied.
+
+    What the first positions add to some items begins their sum: filling a large table with zeros would take longer
+    than one of the products.
+    """
 
     def __init__(
         self, hidden_states: Tensor, item_embeddings: Tensor, bias: Tensor | None, needed: tuple[bool, ...]
     ) -> None:
         self.inputs = hidden_states, item_embeddings, bias
         needs_hidden, needs_items, _, needs_bias, *_ = needed
-        self.hidden, self.items, self.bias = (
-            torch.zeros_like(tensor, dtype=torch.float32) if is_needed and tensor is not None else None
-            for tensor, is_needed in zip(self.inputs, (needs_hidden, needs_items, needs_bias), strict=True)
-        )
+        self.hidden = torch.zeros_like(hidden_states, dtype=torch.float32) if needs_hidden else None
+        self.items = torch.empty_like(item_embeddings, dtype=torch.float32) if needs_items else None
+        self.bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+        if self.items is not None:
+            self.items[0] = 0
 
     def add(
         self, positions: slice, rows: slice, shares: Tensor, items: Tensor, hidden_states: Tensor, scale: Tensor
@@ -202,7 +208,8 @@ class _Gradients:
         if self.hidden is not None:
             self.hidden[positions].addcmul_((shares @ items).float(), column)
         if self.items is not None:
-            _add_product(self.items[rows], shares.T, (hidden_states * column).to(shares.dtype))
+            weighted = (hidden_states * column).to(shares.dtype)
+            _add_product(self.items[rows], shares.T, weighted, begins=positions.start == 0)
         if self.bias is not None:
             self.bias[rows] += scale.to(shares.dtype) @ shares
 
@@ -332,9 +339,11 @@ def _right_scores(hidden_states: Tensor, item_embeddings: Tensor, labels: Tensor
     return right if bias is None else right + bias[labels]
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a matrix product to a float32 sum."""
+def _add_product(total: Tensor, left: Tensor, right: Tensor, begins: bool) -> None:
+    """Add a matrix product to a float32 sum, or begin it."""
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if begins else 1)
+    elif begins:
+        total.copy_(left @ right)
     else:
         total += left @ right
