@@ -177,8 +177,8 @@ class _Gradients:
     """
     Those of hidden states, items and bias, as far as they are needed: sums in float32, whatever is multiplied.
 
-    What the first positions add to some items begins their sum: filling a large table with zeros would take longer
-    than one of the products.
+    What the first positions add to some items begins their sum: to fill a large table with zeros before would be one
+    more pass over it.
     """
 
     def __init__(
