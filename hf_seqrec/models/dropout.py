@@ -22,9 +22,9 @@ class Dropout(nn.Dropout):
         """Zero elements at random while training, and scale the others up."""
         if not self.training or not 0 < self.p < 1 or input.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(input)
-        wanted = wanted_backend(None)
-        if wanted not in ("reference", "chunked") and input.dtype in (torch.float32, torch.bfloat16):
-            faster = faster_op("dropout", "cpu", wanted)
+        # Of the scan's backends numba's alone has it; who insists on another gets torch's draws.
+        if wanted_backend(None) in (None, "numba") and input.dtype in (torch.float32, torch.bfloat16):
+            faster = faster_op("dropout", "cpu")
             if faster is not None:
                 return faster(input, self.p)
         dropped_values = round(self.p * _VALUES)

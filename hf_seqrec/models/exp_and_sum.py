@@ -21,11 +21,11 @@ def exp_and_sum(
         keep (`bool`, *optional*, defaults to `True`): Whether `scores` shall hold the exponentials afterwards; if not,
             they may hold anything.
     """
-    wanted = wanted_backend(None)
     faster = None
-    of_torch = wanted in ("reference", "chunked") or torch.compiler.is_compiling()
-    if not of_torch and scores.dtype in (torch.float32, torch.bfloat16):
-        faster = faster_op("exp_and_sum", scores.device.type, wanted)
+    # Of the scan's backends numba's alone has it; who insists on another gets torch's.
+    may_be_faster = wanted_backend(None) in (None, "numba") and scores.dtype in (torch.float32, torch.bfloat16)
+    if may_be_faster and not torch.compiler.is_compiling():
+        faster = faster_op("exp_and_sum", scores.device.type)
     return (faster or exp_and_sum_reference)(scores, shift, bias, keep)
 
 
