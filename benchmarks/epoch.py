@@ -44,7 +44,7 @@ _PARTS = {
     "convolution": ("numba_conv", "conv1d"),
     "attention": ("scaled_dot_product", "bmm", "softmax"),
     "matrix products": ("aten::mm", "aten::addmm", "aten::linear"),
-    "dropout": ("random_", "bernoulli", "dropout"),
+    "dropout": ("random_", "bernoulli", "dropout", "Dropout"),
     "embedding": ("embedding", "index_put", "index_add"),
 }
 
