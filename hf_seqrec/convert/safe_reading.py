@@ -253,6 +253,8 @@ _KNOWN: dict[str, Any] = {
     # What RecBole's configuration and its best score are made of.
     "torch.device": _Inert,
     "yaml.loader.FullLoader": _Inert,
+    # By which Python 3.11.0 to 3.11.3 name a member of an enumeration; it gets nothing here.
+    "builtins.getattr": _Inert,
     "numpy.dtype": _Inert,
     "numpy.core.multiarray.scalar": _Inert,
     "numpy._core.multiarray.scalar": _Inert,

@@ -63,6 +63,13 @@ class TestGood:
         path = save_as_recbole(monkeypatch, tmp_path / "x.pth", weights, model="Mamba4Rec")
         assert torch.equal(read_checkpoint(path).weights["w"], torch.ones(2))
 
+    def test_a_member_of_an_enumeration_as_some_pythons_write_it(self):
+        # {"type": getattr(recbole.utils.enum_type.ModelType, "SEQUENTIAL"), "d_state": 32}
+        member = b"cbuiltins\ngetattr\n(crecbole.utils.enum_type\nModelType\nS'SEQUENTIAL'\ntR"
+        loaded = InertUnpickler(b"(dS'type'\n" + member + b"sS'd_state'\nI32\ns.").load()
+        assert loaded["d_state"] == 32
+        assert type(loaded["type"]).__module__ == InertUnpickler.__module__
+
     def test_the_way_out_of_a_refusal(self, tmp_path):
         plain = {"state_dict": WEIGHTS, "config": {"model": "GRU4Rec", "topk": [10]}, "item_ids": ["[PAD]", "a"]}
         torch.save(plain, tmp_path / "plain.pth")
@@ -133,6 +140,12 @@ class TestHostile:
         assert type(device).__module__ == InertUnpickler.__module__
         assert device.state == {"a": 1}
         assert "recbole" not in sys.modules
+
+    def test_what_stands_for_getattr_gets_nothing(self):
+        # getattr(OrderedDict, "fromkeys")("ab")
+        program = b"cbuiltins\ngetattr\n(ccollections\nOrderedDict\nS'fromkeys'\ntR(S'ab'\ntR."
+        with pytest.raises(TypeError, match="not callable"):
+            InertUnpickler(program).load()
 
     def test_a_tensor_beyond_its_numbers(self, tmp_path, monkeypatch):
         path = save_as_recbole(monkeypatch, tmp_path / "x.pth", {"w": torch.arange(4.0)}, model="Mamba4Rec")
