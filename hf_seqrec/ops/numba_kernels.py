@@ -273,7 +273,8 @@ def _keep_or_drop(typingctx, first, key, other_key, dropped, scale):  # type: ig
     """
     For the numbers from `first` on, `scale` or zero: zero where 32 bits, made of a place and two keys, are too small.
 
-    The bits are those of Wellons' hash (2018, https://nullprogram.com/blog/2018/07/31/, its later constants).
+    They are mixed by shifts and products as in Wellons' hash (2018, https://nullprogram.com/blog/2018/07/31/), the
+    second key before each product.
     """
 
     def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
@@ -1018,7 +1019,7 @@ def _store_some(address, value, is_half):  # type: ignore[no-untyped-def]
 def _load_last(address, lanes, is_half, spare):  # type: ignore[no-untyped-def]
     """Read `lanes` numbers, fewer than a vector has; in the other lanes stands a score that counts for nothing."""
     if is_half:
-        # The bits of -1.7e38.
+        # The bits of the lowest number that there is, -3.4e38.
         for lane in range(WIDTH):
             _store_half(spare + 2 * lane, _load_half(address + 2 * lane) if lane < lanes else numba.int16(-129))
         return _load_halves(spare)
