@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import causal_conv1d_reference
-from hf_seqrec.models.selective_scan import selective_scan_chunked
+from hf_seqrec.models.op_causal_conv import causal_conv1d_reference
+from hf_seqrec.models.op_selective_scan import selective_scan_chunked
 
 SHAPES = ((2048, 200), (64, 2000), (16, 5000))
 BYTES_PER_MS = 4.3e9

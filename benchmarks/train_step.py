@@ -26,7 +26,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.data import HistoryBatch
+from hf_seqrec.data.histories import HistoryBatch
 from hf_seqrec.data.objectives import collators_for
 
 

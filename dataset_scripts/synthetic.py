@@ -6,7 +6,8 @@ Write the synthetic dataset as a folder: made-up histories whose best reachable 
 
 import argparse
 
-from hf_seqrec.data import build_synthetic, load_sequences
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.ingest.synthetic import build_synthetic
 
 
 def main() -> None:

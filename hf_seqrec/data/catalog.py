@@ -100,9 +100,9 @@ class Catalog:
         """
         Upload `catalog.parquet` beside the model on the Hub that it belongs to, and return the commit.
 
-        The options are those of [`~hf_seqrec.hub.upload`]: `private`, `revision`, `token`, `commit_message`.
+        The options are those of [`~hf_seqrec.hub.upload.upload`]: `private`, `revision`, `token`, `commit_message`.
         """
-        from ..hub import upload
+        from ..hub.upload import upload
 
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)

@@ -7,12 +7,12 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, bidirectional_view, last_view
 from .configuration_bert4rec import BERT4RecConfig
-from .dropout import Dropout
-from .feed_forward import FeedForward
+from .history_padding import last_of_each
+from .layer_attention import SelfAttention, bidirectional_view, last_view
+from .layer_dropout import Dropout
+from .layer_feed_forward import FeedForward
 from .modeling_seqrec import SeqRecPreTrainedModel
-from .padding import last_of_each
 
 
 class BERT4RecLayer(GradientCheckpointingLayer):

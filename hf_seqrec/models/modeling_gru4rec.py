@@ -6,11 +6,11 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .cache_layers import RecurrentStateLayer
 from .configuration_gru4rec import GRU4RecConfig
-from .dropout import Dropout
+from .history_padding import last_of_each, last_real_position
+from .layer_caches import RecurrentStateLayer
+from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
-from .padding import last_of_each, last_real_position
 
 
 class GRU4RecLayer(GradientCheckpointingLayer):

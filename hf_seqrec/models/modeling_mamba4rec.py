@@ -5,11 +5,11 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mamba4rec import Mamba4RecConfig
-from .dropout import Dropout
-from .feed_forward import FeedForward
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import StateSpacePreTrainedModel
+from .history_padding import last_of_each
+from .layer_dropout import Dropout
+from .layer_feed_forward import FeedForward
+from .layer_mamba import MambaMixer
+from .modeling_state_space import StateSpacePreTrainedModel
 
 
 class Mamba4RecLayer(GradientCheckpointingLayer):

@@ -5,10 +5,10 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mambarec import MambaRecConfig
-from .dropout import Dropout
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import StateSpacePreTrainedModel
+from .history_padding import last_of_each
+from .layer_dropout import Dropout
+from .layer_mamba import MambaMixer
+from .modeling_state_space import StateSpacePreTrainedModel
 
 
 class MambaRecLayer(GradientCheckpointingLayer):

@@ -7,14 +7,14 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, LinearAttentionLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .cache_layers import RecurrentStateLayer
 from .configuration_mlsa4rec import MLSA4RecConfig
-from .dropout import Dropout
-from .interest_attention import InterestAttention, ReferenceInterestAttention
-from .layout import reference_layout
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import WholeHistoryPreTrainedModel
+from .history_padding import last_of_each
+from .history_reference_padding import reference_layout
+from .layer_caches import RecurrentStateLayer
+from .layer_dropout import Dropout
+from .layer_interest_attention import InterestAttention, ReferenceInterestAttention
+from .layer_mamba import MambaMixer
+from .modeling_state_space import WholeHistoryPreTrainedModel
 
 
 class MLSA4RecLayer(GradientCheckpointingLayer):

@@ -5,15 +5,15 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, causal_view, last_view
-from .cache_layers import RaggedHybridLayer
 from .configuration_moematrrec import MoEMaTrRecConfig
-from .dropout import Dropout
-from .feed_forward import FeedForward
-from .layout import reference_layout
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import WholeHistoryPreTrainedModel
+from .history_padding import last_of_each
+from .history_reference_padding import reference_layout
+from .layer_attention import SelfAttention, causal_view, last_view
+from .layer_caches import RaggedHybridLayer
+from .layer_dropout import Dropout
+from .layer_feed_forward import FeedForward
+from .layer_mamba import MambaMixer
+from .modeling_state_space import WholeHistoryPreTrainedModel
 
 
 class MoEMaTrRecLayer(GradientCheckpointingLayer):

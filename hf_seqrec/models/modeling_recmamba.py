@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, LinearAttentionLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .cache_layers import RecurrentStateLayer
 from .configuration_recmamba import RecMambaConfig
-from .dropout import Dropout
-from .layout import item_positions, reference_layout
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import StateSpacePreTrainedModel
+from .history_padding import last_of_each
+from .history_reference_padding import reference_layout
+from .layer_caches import RecurrentStateLayer
+from .layer_dropout import Dropout
+from .layer_mamba import MambaMixer
+from .modeling_state_space import StateSpacePreTrainedModel
 
 
 class RecMambaLayer(GradientCheckpointingLayer):
@@ -112,3 +112,39 @@ class RecMamba(StateSpacePreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
         return hidden_states
+
+
+def item_positions(
+    attention_mask: Tensor, longest: int, cache_params: Cache | None = None, layer_idx: int = 0, state_idx: int = 1
+) -> Tensor:
+    r"""
+    Return the position of each item, counted from the first of its whole history: `(b, l)`, or `(1, l)` if all alike.
+
+    How many items each row has had is kept in `cache_params`, as a recurrent state, and counted up. Positions beyond a
+    row's end are anything in `0..longest-1`.
+
+    Args:
+        attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
+        longest (`int`): How many positions the model has.
+        cache_params (`Cache`, *optional*): State that the call goes on from.
+        layer_idx, state_idx (`int`): Where in it the count is kept; a [`RecurrentStateLayer`].
+
+    Raises:
+        ValueError: if a history grows beyond the positions that the model has.
+    """
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
+    if cache_params is None:
+        return positions
+    counts = attention_mask.sum(dim=1)
+    before = cache_params.get_recurrent_state(layer_idx, state_idx)
+    if before is not None:
+        positions = positions + before[:, None]
+        counts = counts + before
+        if int(counts.max()) > longest:
+            raise ValueError(
+                f"`cache_params` and `input_ids` make a history of {int(counts.max())} items, but this model has "
+                f"{longest} positions (`config.max_position_embeddings`). Start again without `cache_params`, from "
+                f"the most recent {longest} items or fewer."
+            )
+    cache_params.update_recurrent_state(counts, layer_idx, state_idx)
+    return positions.clamp(max=longest - 1)

@@ -6,12 +6,12 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import SelfAttention, causal_view, last_view
-from .cache_layers import RaggedAttentionLayer
 from .configuration_sasrec import SASRecConfig
-from .dropout import Dropout
+from .history_padding import last_of_each
+from .layer_attention import SelfAttention, causal_view, last_view
+from .layer_caches import RaggedAttentionLayer
+from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
-from .padding import last_of_each
 
 
 class SASRecLayer(GradientCheckpointingLayer):

@@ -14,11 +14,11 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
-from .losses import full_softmax_loss
-from .padding import RightPadded, encode_by_length, last_of_each, last_real_position, right_padded
-from .retrieval import candidate_ranks, score_items, target_ranks, top_k_items
-from .sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
-from .sharing import push_model
+from .history_padding import RightPadded, encode_by_length, last_of_each, last_real_position, right_padded
+from .item_scores import candidate_ranks, score_items, target_ranks, top_k_items
+from .loss_full_softmax import full_softmax_loss
+from .loss_sampled import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
+from .push_to_hub import push_model
 
 
 @dataclass
@@ -189,20 +189,20 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
     def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
         r"""
-        Carry this model over to another catalog, in place: see [`~hf_seqrec.adapt.adapt_to_catalog`].
+        Carry this model over to another catalog, in place: see [`~hf_seqrec.checkpoints.adapt.adapt_to_catalog`].
 
         Args:
             old_catalog, new_catalog ([`~hf_seqrec.Catalog`]): What the rows stand for now, and shall stand for.
             options: What becomes of new and vanished items: `new_items`, `keep_vanished`, `histories`, `seed`.
 
         Returns:
-            [`~hf_seqrec.adapt.CatalogChange`]: its `catalog` is the one to save with the model.
+            [`~hf_seqrec.data.catalog_change.CatalogChange`]: its `catalog` is the one to save with the model.
 
         Raises:
             ModuleNotFoundError: if the package is not installed, as where the model is loaded as remote code.
         """
         try:
-            from hf_seqrec.adapt import adapt_to_catalog
+            from hf_seqrec.checkpoints.adapt import adapt_to_catalog
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "`adapt_to_catalog` needs the package of which this model is a part, hf_seqrec, installed."
@@ -509,8 +509,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if loss != "full_softmax" and negatives is None and self.training:
             raise ValueError(
                 f"`negatives` must be given to train with `config.item_loss={loss!r}`. "
-                "`hf_seqrec.data.negatives.NegativesCollator` adds them to a batch; or set `config.item_loss` to "
-                "'full_softmax'."
+                "`NegativesCollator` adds them to a batch; or set `config.item_loss` to 'full_softmax'."
             )
         if loss == "sampled_softmax" and negatives is not None and negatives_log_q is None:
             raise ValueError(

@@ -9,7 +9,7 @@ import causal_conv1d_cuda  # noqa: F401
 from causal_conv1d import causal_conv1d_fn
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import last_inputs
+from hf_seqrec.models.op_causal_conv import last_inputs
 
 
 def causal_conv1d(
@@ -23,7 +23,7 @@ def causal_conv1d(
     r"""
     Depthwise causal convolution by causal-conv1d's kernel, and the inputs that the next position will still need.
 
-    Arguments and results as in `hf_seqrec.models.causal_conv.causal_conv1d`.
+    Arguments and results as in `hf_seqrec.models.op_causal_conv.causal_conv1d`.
     """
     width = weight.shape[1]
     if initial_state is not None or lengths is not None or not 2 <= width <= 4 or x.numel() == 0:

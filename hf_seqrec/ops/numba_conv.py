@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import last_inputs
+from hf_seqrec.models.op_causal_conv import last_inputs
 
 from . import numba_kernels as kernels
 from .numba_shares import Part, Share, Shares, address, operand, readable
@@ -20,7 +20,7 @@ def causal_conv1d(
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """
-    `hf_seqrec.models.causal_conv.causal_conv1d` on a CPU, in float32.
+    `hf_seqrec.models.op_causal_conv.causal_conv1d` on a CPU, in float32.
 
     Raises:
         TypeError: if a tensor is float64, which `causal_conv1d_reference` computes.

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import last_inputs
+from hf_seqrec.models.op_causal_conv import last_inputs
 
 from .triton_kernels import sigmoid
 from .triton_launch import check_dtypes, contiguous_rows, on, processors, strides
@@ -36,8 +36,8 @@ def causal_conv1d(
     r"""
     Depthwise causal convolution over positions on a GPU, and the inputs that the next position will still need.
 
-    Arguments and results as in `hf_seqrec.models.causal_conv.causal_conv1d`; differentiable once. `x` is read where it
-    lies if its last axis is contiguous. Sums are float32 whatever the dtype of the inputs.
+    Arguments and results as in `causal_conv1d` of `models/op_causal_conv.py`; differentiable once. `x` is read where
+    it lies if its last axis is contiguous. Sums are float32 whatever the dtype of the inputs.
 
     Raises:
         TypeError: if an input is neither float32, bfloat16 nor float16.

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_seqrec.data import Catalog, catalog
+from hf_seqrec.data import catalog
+from hf_seqrec.data.catalog import Catalog
 
 # What raw ids look like: anything that can be written as UTF-8.
 raw_ids = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)

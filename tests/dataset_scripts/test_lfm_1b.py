@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from hf_seqrec.data import Catalog
+from hf_seqrec.data.catalog import Catalog
 
 # As published: user, artist, album, track, time; tabs, no header, quotes like any other character.
 EVENTS = (

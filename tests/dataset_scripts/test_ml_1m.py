@@ -3,7 +3,8 @@ import zipfile
 import pytest
 
 from dataset_scripts import ml_1m
-from hf_seqrec.data import Catalog, load_sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.sequences import load_sequences
 
 # As published: no header, two colons, Latin-1 titles.
 RATINGS = "1::1193::5::978300760\n1::661::3::978302109\n2::1193::4::978298413\n2::1721::3::978298412\n"
@@ -108,7 +109,7 @@ def test_downloads_are_checked_and_found_again(run, archive, tmp_path, monkeypat
         fetched.append((url, str(folder), md5, size))
         return archive
 
-    monkeypatch.setattr("hf_seqrec.data.script.download", download)
+    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
     run("ml_1m", "--download_folder", tmp_path / "downloads")
     url = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
     assert fetched == [(url, str(tmp_path / "downloads"), "c4d9eecfca2ab87c1945afe126590906", 5917549)]
@@ -117,7 +118,9 @@ def test_downloads_are_checked_and_found_again(run, archive, tmp_path, monkeypat
 def test_a_folder_of_something_else_is_refused_before_the_download(run, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    monkeypatch.setattr("hf_seqrec.data.script.download", lambda *arguments, **options: pytest.fail("downloads"))
+    monkeypatch.setattr(
+        "hf_seqrec.cli.dataset_script.download", lambda *arguments, **options: pytest.fail("downloads")
+    )
     with pytest.raises(FileExistsError, match=r"thesis\.tex"):
         run("ml_1m")
 

@@ -6,8 +6,8 @@ import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
+from hf_seqrec.data.histories import HistoryBatch
 from hf_seqrec.data.objectives import collators_for
-from hf_seqrec.data.splits import HistoryBatch
 
 LENGTHS = (9, 1, 5)
 

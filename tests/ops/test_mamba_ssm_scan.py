@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import causal_conv1d_reference
-from hf_seqrec.models.selective_scan import selective_scan_reference
+from hf_seqrec.models.op_causal_conv import causal_conv1d_reference
+from hf_seqrec.models.op_selective_scan import selective_scan_reference
 
 ADAPTERS = ("hf_seqrec.ops.mamba_ssm_scan", "hf_seqrec.ops.causal_conv1d_conv")
 

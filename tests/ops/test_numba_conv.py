@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_seqrec.models.causal_conv import causal_conv1d, causal_conv1d_reference
+from hf_seqrec.models.op_causal_conv import causal_conv1d, causal_conv1d_reference
 
 pytest.importorskip("numba")
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton")
 
-from hf_seqrec.models.causal_conv import causal_conv1d_reference
-from hf_seqrec.models.selective_scan import selective_scan_reference
+from hf_seqrec.models.op_causal_conv import causal_conv1d_reference
+from hf_seqrec.models.op_selective_scan import selective_scan_reference
 from hf_seqrec.ops import triton_conv, triton_kernels, triton_scan
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -1,0 +1,1 @@
+"""What is simple, to stand beside every model."""
