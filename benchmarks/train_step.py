@@ -63,7 +63,7 @@ def state_bytes(model: Any, length: int) -> int | None:
         return None
     model.eval()
     with torch.no_grad():
-        cache = model(torch.ones(1, length, dtype=torch.long), use_cache=True).cache_params
+        cache = model(torch.ones(1, length, dtype=torch.long), use_cache=True).cache
     model.train()
     return sum(_bytes(value) for layer in cache.layers for value in vars(layer).values())
 

@@ -151,8 +151,8 @@ def causal_view(
     places = int((lengths_before + attention_mask.sum(dim=1)).max())
     if longest is not None and places > longest:
         raise ValueError(
-            f"`cache_params` and `input_ids` make a history of {places} items, but this model has {longest} positions "
-            "(`config.max_position_embeddings`). Start again without `cache_params`, from the most recent "
+            f"`cache` and `input_ids` make a history of {places} items, but this model has {longest} positions "
+            "(`config.max_position_embeddings`). Start again without `cache`, from the most recent "
             f"{longest} items or fewer."
         )
     positions = positions + lengths_before[:, None]

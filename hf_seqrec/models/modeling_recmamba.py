@@ -142,8 +142,8 @@ def item_positions(
         counts = counts + before
         if int(counts.max()) > longest:
             raise ValueError(
-                f"`cache_params` and `input_ids` make a history of {int(counts.max())} items, but this model has "
-                f"{longest} positions (`config.max_position_embeddings`). Start again without `cache_params`, from "
+                f"`cache` and `input_ids` make a history of {int(counts.max())} items, but this model has "
+                f"{longest} positions (`config.max_position_embeddings`). Start again without `cache`, from "
                 f"the most recent {longest} items or fewer."
             )
     cache_params.update_recurrent_state(counts, layer_idx, state_idx)

@@ -33,7 +33,7 @@ class SeqRecOutput(ModelOutput):
             `last_hidden_state`.
         last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output; `(b, 1, d)` where only the item
             after each history was asked for.
-        cache_params (`Cache`, *optional*): State after the last item, to go on from.
+        cache (`Cache`, *optional*): State after the last item, to go on from.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
         attentions (`tuple[torch.FloatTensor]`, *optional*): Attention weights of each layer.
     """
@@ -41,9 +41,14 @@ class SeqRecOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
-    cache_params: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+    @property
+    def cache_params(self) -> Cache | None:
+        """The cache, by the name that it had before transformers 5.24."""
+        return self.cache
 
 
 class SeqRecPreTrainedModel(PreTrainedModel):
@@ -217,13 +222,14 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_logits: bool | None = None,
         negatives: Tensor | None = None,
         negatives_log_q: Tensor | None = None,
         only_last: bool = False,
+        cache_params: Cache | None = None,
         **kwargs: Any,
     ) -> SeqRecOutput:
         r"""
@@ -239,9 +245,9 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             labels (`torch.LongTensor` of shape `(b, l)` or `(b,)`, *optional*): Row of the item to predict at each
                 position (already shifted: the next item), -100 where nothing is asked; or the item after each history,
                 which means `only_last`.
-            cache_params (`Cache`, *optional*): State to go on from, as returned by an earlier call.
+            cache (`Cache`, *optional*): State to go on from, as returned by an earlier call.
             use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and
-                to true when `cache_params` is given.
+                to true when `cache` is given.
             num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches
                 and processes, by which Trainer wants the loss divided.
             output_logits (`bool`, *optional*): With `True`, `logits` are `(b, l, v)`, at every position; with `False`
@@ -254,6 +260,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 for the sampled softmax.
             only_last (`bool`, *optional*, defaults to `False`): Encode what the item after each history asks for and
                 no more, which is cheaper: `last_hidden_state` is `(b, 1, d)`.
+            cache_params (`Cache`, *optional*): `cache`, by the name that it had before transformers 5.24.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, state
@@ -262,15 +269,16 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
         self._check_input_ids(input_ids)
+        cache = _either_name(cache, cache_params)
         use_cache = self.config.use_cache if use_cache is None else use_cache
         why_not = self.config.stateless_because
-        if (use_cache or cache_params is not None) and why_not is not None:
+        if (use_cache or cache is not None) and why_not is not None:
             raise ValueError(
-                f"`use_cache=True` and `cache_params` ask for a state to go on from, but {why_not}. "
+                f"`use_cache=True` and `cache` ask for a state to go on from, but {why_not}. "
                 "Leave both out and encode the whole history at each call."
             )
-        if cache_params is None and use_cache:
-            cache_params = self.new_cache()
+        if cache is None and use_cache:
+            cache = self.new_cache()
 
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
@@ -288,13 +296,13 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             kwargs.get(name, getattr(self.config, name, False))
             for name in ("output_hidden_states", "output_attentions")
         )
-        at_once = cache_params is not None or records_layers
+        at_once = cache is not None or records_layers
         if only_last and at_once:
-            hidden_states = last_of_each(self.encode(inputs_embeds, mask, cache_params), mask.sum(dim=1))
+            hidden_states = last_of_each(self.encode(inputs_embeds, mask, cache), mask.sum(dim=1))
         elif only_last:
             hidden_states = encode_by_length(self.encode_last, inputs_embeds, mask)[:, None]
         elif labels is None or at_once:
-            hidden_states = self.encode(inputs_embeds, mask, cache_params)
+            hidden_states = self.encode(inputs_embeds, mask, cache)
         else:
             hidden_states = encode_by_length(self.encode, inputs_embeds, mask)
         if only_last:
@@ -320,9 +328,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         elif scores_next:
             states = hidden_states[:, 0] if only_last else last_real_position(hidden_states, mask)
             logits = score_items(states, *self.output_items())
-        return SeqRecOutput(
-            loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache_params=cache_params
-        )
+        return SeqRecOutput(loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache=cache)
 
     def item_loss(
         self,
@@ -390,6 +396,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         top_k: int = 10,
         exclude_seen: bool = True,
         candidate_rows: Tensor | None = None,
+        cache: Cache | None = None,
         cache_params: Cache | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""
@@ -403,9 +410,10 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
             top_k (`int`, *optional*, defaults to 10): How many items to return.
             exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of `input_ids` (all of them,
-                also those too old to be encoded). What went into `cache_params` earlier is not known here.
+                also those too old to be encoded). What went into `cache` earlier is not known here.
             candidate_rows (`torch.LongTensor` of shape `(c,)`, *optional*): Recommend only from these rows.
-            cache_params (`Cache`, *optional*): State to go on from; updated.
+            cache (`Cache`, *optional*): State to go on from; updated.
+            cache_params (`Cache`, *optional*): `cache`, by the name that it had before transformers 5.24.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty, or fewer than `top_k` items are left.
@@ -427,7 +435,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         was_training = self.training
         self.eval()
         try:
-            output = self(history, mask, cache_params=cache_params, output_logits=False, only_last=True)
+            output = self(history, mask, cache=_either_name(cache, cache_params), output_logits=False, only_last=True)
         finally:
             self.train(was_training)
         states = output.last_hidden_state[:, 0]
@@ -540,3 +548,10 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 f"`{name}` must be catalog rows in 0..{n_rows - 1}, got {lowest}..{highest}. "
                 "Translate raw item ids with `Catalog.encode`, and use the catalog that was saved with this model."
             )
+
+
+def _either_name(cache: Cache | None, cache_params: Cache | None) -> Cache | None:
+    """Return the cache that was given by its name of today or by that from before transformers 5.24."""
+    if cache is not None and cache_params is not None:
+        raise ValueError("`cache` and `cache_params` are two names of one argument, got both. Pass `cache` only.")
+    return cache_params if cache is None else cache

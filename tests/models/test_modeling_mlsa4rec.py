@@ -70,7 +70,7 @@ def test_state_has_a_fixed_size():
     model = small(num_hidden_layers=1)
 
     def state_bytes(length):
-        layers = model(HISTORIES[:1].repeat(1, length), use_cache=True).cache_params.layers
+        layers = model(HISTORIES[:1].repeat(1, length), use_cache=True).cache.layers
         states = [state for layer in layers for state in (layer.conv_states[0], *layer.recurrent_states.values())]
         return sum(state.nbytes for state in states)
 
@@ -111,7 +111,7 @@ class TestAsTheAuthorsCode:
             model(HISTORIES, use_cache=True)
         cache = small().new_cache()
         with pytest.raises(ValueError, match="a new item changes"):
-            model.recommend(HISTORIES, top_k=1, cache_params=cache)
+            model.recommend(HISTORIES, top_k=1, cache=cache)
 
     def test_recommends(self, model):
         rows, _ = model.recommend(HISTORIES, top_k=2)
