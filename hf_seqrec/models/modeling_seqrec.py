@@ -192,28 +192,6 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         # Its catalog is not that of the checkpoint it came from any more.
         self.name_or_path = ""
 
-    def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
-        r"""
-        Carry this model over to another catalog, in place: see [`~hf_seqrec.checkpoints.adapt.adapt_to_catalog`].
-
-        Args:
-            old_catalog, new_catalog ([`~hf_seqrec.Catalog`]): What the rows stand for now, and shall stand for.
-            options: What becomes of new and vanished items: `new_items`, `keep_vanished`, `histories`, `seed`.
-
-        Returns:
-            [`~hf_seqrec.data.catalog_change.CatalogChange`]: its `catalog` is the one to save with the model.
-
-        Raises:
-            ModuleNotFoundError: if the package is not installed, as where the model is loaded as remote code.
-        """
-        try:
-            from hf_seqrec.checkpoints.adapt import adapt_to_catalog
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "`adapt_to_catalog` needs the package of which this model is a part, hf_seqrec, installed."
-            ) from error
-        return adapt_to_catalog(self, old_catalog, new_catalog, **options)
-
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs
     @can_return_tuple
