@@ -2,13 +2,13 @@
 
 import logging
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoModel
 
-import hf_seqrec.hub.upload
 import hf_seqrec.models.push_to_hub as sharing
 from hf_seqrec.checkpoints.card import write_model_card
 from hf_seqrec.data.catalog import Catalog
@@ -22,7 +22,7 @@ NDCG = f"| {RESULTS['metrics']['test_ndcg@10']:.4f} |"
 @pytest.fixture
 def hub(monkeypatch):
     with HubServer() as server:
-        for module in (sharing, hf_seqrec.hub.upload):
+        for module in (sharing, huggingface_hub):
             monkeypatch.setattr(module, "HfApi", lambda token: HfApi(server.address, token=token or TOKEN))
         yield server
 
