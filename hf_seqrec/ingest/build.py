@@ -17,6 +17,7 @@ from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_fo
 from .engines import ENGINES, open_engine
 from .filters import apply_filters
 from .log_files import RawFile
+from .numbering import EncodedLog, encode
 from .raw_times import UNITS, whole_seconds
 from .read_log import InteractionsArguments, Log, read_interactions, read_items, select_rows
 from .sequence_files import write_sequences

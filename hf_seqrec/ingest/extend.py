@@ -20,6 +20,7 @@ from .dataset_card import About
 from .dataset_folder import fill_dataset_folder, replacing_folder
 from .engines import open_engine
 from .log_files import RawFile
+from .numbering import EncodedLog, encode
 from .raw_times import UNITS, whole_seconds
 from .read_log import InteractionsArguments, read_interactions, read_items, select_rows
 from .sequence_files import EventStream, HistoryFiles, histories_table

@@ -29,7 +29,7 @@ _STYLE = (
 
 _APP = '''"""The page of a recommender; `python app.py` shows it on this machine."""
 
-from hf_seqrec.demo import build_page
+from hf_seqrec.serving.page import build_page
 
 demo = build_page("{checkpoint}")
 

@@ -75,7 +75,7 @@ def test_another_process_is_writing_there(tmp_path):
     with replacing_folder(output) as folder:
         finish(folder)
         code = f"""
-from hf_seqrec.data.dataset_folder import replacing_folder
+from hf_seqrec.ingest.dataset_folder import replacing_folder
 try:
     with replacing_folder({str(output)!r}):
         pass
@@ -93,7 +93,7 @@ def test_a_killed_build_leaves_what_was_there(tmp_path):
     finish(output, "old")
     code = f"""
 import os, signal
-from hf_seqrec.data.dataset_folder import replacing_folder
+from hf_seqrec.ingest.dataset_folder import replacing_folder
 with replacing_folder({str(output)!r}) as folder:
     (folder / "catalog.parquet").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

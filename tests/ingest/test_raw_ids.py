@@ -69,7 +69,7 @@ def logs_of_floats(folder):
 @pytest.mark.parametrize("log", ["log.parquet", "log.csv", "log.inter", "log.jsonl", "log.json"])
 @pytest.mark.parametrize("items", ["items.csv", "items.parquet", "items.jsonl"])
 def test_titles_are_found_whatever_the_type(tmp_path, monkeypatch, log, items):
-    monkeypatch.setattr("hf_seqrec.data.dataset_folder.draw_statistics", lambda *arguments: False)
+    monkeypatch.setattr("hf_seqrec.ingest.dataset_folder.draw_statistics", lambda *arguments: False)
     logs_of_floats(tmp_path)
     (tmp_path / "items.csv").write_text("item_id,title\n10,Ten\n")
     pq.write_table(pa.table({"item_id": [float("nan"), 10.0], "title": ["None", "Ten"]}), tmp_path / "items.parquet")
