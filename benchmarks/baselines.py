@@ -25,7 +25,10 @@ import numpy as np
 import torch
 
 from hf_seqrec.baselines import BASELINES, fit_baseline
-from hf_seqrec.data import Catalog, HistoryDataset, RankingCollator, Sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.collators import RankingCollator
+from hf_seqrec.data.histories import HistoryDataset
+from hf_seqrec.data.sequences import Sequences
 
 _EVENTS_OF_AN_ITEM, _MEAN_LENGTH, _USERS_SCORED = 30, 30, 10_000
 

@@ -30,9 +30,9 @@ import transformers
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.data.negatives import NegativesCollator
+from hf_seqrec.data.histories import HistoryBatch
 from hf_seqrec.data.objectives import collators_for
-from hf_seqrec.data.splits import HistoryBatch
+from hf_seqrec.data.training_negatives import NegativesCollator
 from hf_seqrec.training.embedding_optimizer import gradient_values, item_table_optimizer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
 

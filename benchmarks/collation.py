@@ -19,7 +19,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from hf_seqrec.data import NextItemCollator, RankingCollator, build_synthetic, leave_one_out, load_sequences
+from hf_seqrec.data.collators import NextItemCollator, RankingCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.ingest.synthetic import build_synthetic
 
 
 def collate_dicts(examples: list[dict[str, Any]], max_length: int) -> dict[str, torch.Tensor]:

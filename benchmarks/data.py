@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 OURS = """
 import sys
-from hf_seqrec.data import BuildArguments, build_dataset
+from hf_seqrec.ingest.build import BuildArguments, build_dataset
 build_dataset(sys.argv[1], sys.argv[2], build_arguments=BuildArguments(memory_limit=sys.argv[3]))
 """
 

@@ -30,9 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, TrainerCallback, set_seed
 
 import hf_seqrec
-from hf_seqrec.data import leave_one_out, load_sequences
-from hf_seqrec.models.exp_and_sum import exp_and_sum
-from hf_seqrec.training.processors import keep_freed_memory
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.models.op_exp_and_sum import exp_and_sum
+from hf_seqrec.training.cpu_tuning import keep_freed_memory
 from hf_seqrec.training.trainer import SeqRecTrainer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
 

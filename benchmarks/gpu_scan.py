@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_seqrec.models.causal_conv import causal_conv1d_reference
-from hf_seqrec.models.selective_scan import selective_scan_chunked
+from hf_seqrec.models.op_causal_conv import causal_conv1d_reference
+from hf_seqrec.models.op_selective_scan import selective_scan_chunked
 
 SHAPES = ((2048, 200), (64, 2000), (16, 5000))
 BYTES_PER_MS = 4.3e9
@@ -189,9 +189,9 @@ def compare_convolutions(b: int, length: int, d: int, dtype: torch.dtype, repeat
         return torch.nn.functional.silu(y[..., :length]).transpose(1, 2)
 
     functions: dict[str, Callable] = {
-        "triton": lambda: causal_conv1d(x, weight, bias, "silu")[0],
+        "triton": lambda: causal_conv1d(x, weight, bias, "silu"),
         "conv1d": lambda: conv1d(x, weight, bias),
-        "reference": lambda: causal_conv1d_reference(x, weight, bias, "silu")[0],
+        "reference": lambda: causal_conv1d_reference(x, weight, bias, "silu"),
     }
 
     def without_graph(function: Callable) -> Loss:

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
 from hf_seqrec import Catalog, Recommender
-from hf_seqrec.serving.sessions import Session, SessionStore
+from hf_seqrec.inference.sessions import Session, SessionStore
 
 
 def make_recommender(model_type: str, n_items: int) -> Recommender:

@@ -26,9 +26,9 @@ import faiss
 import torch
 import transformers
 
+from hf_seqrec.inference.search_index import SearchIndex, recall
+from hf_seqrec.models.item_scores import top_k_items
 from hf_seqrec.models.modeling_gru4rec import GRU4Rec, GRU4RecConfig
-from hf_seqrec.models.retrieval import top_k_items
-from hf_seqrec.search_index import SearchIndex, recall
 
 _WIDTH, _USERS, _TOP_K = 64, 64, 10
 _CLUSTER = 100

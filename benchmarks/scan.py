@@ -35,7 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_seqrec.models.selective_scan import faster_op, selective_scan_chunked, selective_scan_reference
+from hf_seqrec.models.op_backends import faster_op
+from hf_seqrec.models.op_selective_scan import selective_scan_chunked, selective_scan_reference
 
 Inputs = dict[str, Tensor]
 # Seconds of the forward and of both passes, by length and way.

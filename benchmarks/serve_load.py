@@ -3,7 +3,7 @@ The HTTP server under load: concurrent clients on the loopback interface, and wh
 
     python benchmarks/serve_load.py [--checkpoint runs/ml-1m] [--clients 50] [--seconds 60] [--json serve_load.json]
 
-The server is a process of its own (`python -m hf_seqrec.serve`). Every client keeps one connection and one session,
+The server is a process of its own (`hf-seqrec serve`). Every client keeps one connection and one session,
 and sends its next request when the last is answered: half of them an event with recommendations, a quarter
 recommendations from the session, a quarter recommendations from a history of 10 to 50 items. Afterwards a
 `Recommender` in this process goes by what each answer should have gone by: another user's would be other items.
@@ -105,7 +105,16 @@ def serving(checkpoint: str, arguments: argparse.Namespace) -> Iterator[int]:
     """Run the server, and give its port once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "hf_seqrec.serve", checkpoint, "--port", str(port), "--log_level", "warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "hf_seqrec.serving.server",
+        checkpoint,
+        "--port",
+        str(port),
+        "--log_level",
+        "warning",
+    ]
     command += ["--max_batch", str(arguments.max_batch), "--max_wait_ms", str(arguments.max_wait_ms)]
     server = subprocess.Popen([*command, "--threads", str(arguments.threads)])
     try:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_seqrec.models import losses
+from hf_seqrec.models import loss_full_softmax as losses
 
 _GIB = 2**30
 

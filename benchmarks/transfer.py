@@ -4,7 +4,7 @@ What a model that was trained on other items is worth: fine-tune it on a new cat
     python benchmarks/transfer.py --dataset data/ml-1m [--json transfer.json]
 
 Of a dataset's items two random halves are drawn that overlap, and of its users two random parts that do not. A model
-is pretrained on the first half's events of the first users, carried over to the second half (`hf_seqrec.adapt`), and
+is pretrained on the first half's events of the first users, carried over to the second half (`adapt_to_catalog`), and
 fine-tuned on the second half's events of the second users; beside it one from scratch, with the same steps, batches,
 schedule and seed. Every run is evaluated after each epoch on the validation items of the second users, among all items
 of the second half. Nothing that is evaluated was seen before: not the users, and of the items only that they exist.
@@ -32,9 +32,11 @@ import transformers
 from transformers import AutoConfig, AutoModel, PrinterCallback, set_seed
 
 import hf_seqrec
-from hf_seqrec.adapt import adapt_to_catalog, freeze_encoder
-from hf_seqrec.checkpoint import load_checkpoint
-from hf_seqrec.data import Catalog, LeaveOneOut, Sequences, leave_one_out, load_sequences
+from hf_seqrec.checkpoints.adapt import adapt_to_catalog, freeze_encoder
+from hf_seqrec.checkpoints.load import load_checkpoint
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.leave_one_out import LeaveOneOut, leave_one_out
+from hf_seqrec.data.sequences import Sequences, load_sequences
 from hf_seqrec.training.trainer import SeqRecTrainer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_seqrec.data.dataset_card import About
-from hf_seqrec.data.raw_files import RawFile
-from hf_seqrec.data.raw_source import RawSource
-from hf_seqrec.data.script import Published, build, known_columns, open_source, parse
+from hf_seqrec.cli.dataset_script import Published, build, known_columns, open_source, parse
+from hf_seqrec.ingest.dataset_card import About
+from hf_seqrec.ingest.log_files import RawFile
+from hf_seqrec.ingest.unpack import RawSource
 
 YEARS = ("2014", "2018", "2023")
 SUBSETS = ("5core", "all")

@@ -7,9 +7,9 @@ A checkpoint that was trained on the folder before stays valid. Events that are 
 may overlap with the last one.
 """
 
-from hf_seqrec.data import extend_dataset
-from hf_seqrec.data.raw_files import ENDINGS, RawFile
-from hf_seqrec.data.script import open_source, parse, print_statistics, push_to_hub
+from hf_seqrec.cli.dataset_script import open_source, parse, print_statistics, push_to_hub
+from hf_seqrec.ingest.extend import extend_dataset
+from hf_seqrec.ingest.log_files import ENDINGS, RawFile
 
 WANTED = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
 

@@ -8,9 +8,9 @@ Several files of the same columns are one log, in the order given (a pattern's f
 time, those of the same time by their position in the log.
 """
 
-from hf_seqrec.data.dataset_card import About
-from hf_seqrec.data.raw_files import ENDINGS, RawFile
-from hf_seqrec.data.script import build, open_source, parse
+from hf_seqrec.cli.dataset_script import build, open_source, parse
+from hf_seqrec.ingest.dataset_card import About
+from hf_seqrec.ingest.log_files import ENDINGS, RawFile
 
 WANTED = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
 

@@ -9,10 +9,10 @@ randomly exposed videos is left out unless `--random_log true`: nobody chose to 
 
 from dataclasses import dataclass, field
 
-from hf_seqrec.data.dataset_card import About
-from hf_seqrec.data.raw_files import RawFile
-from hf_seqrec.data.raw_source import RawSource
-from hf_seqrec.data.script import Published, build, known_columns, open_source, parse
+from hf_seqrec.cli.dataset_script import Published, build, known_columns, open_source, parse
+from hf_seqrec.ingest.dataset_card import About
+from hf_seqrec.ingest.log_files import RawFile
+from hf_seqrec.ingest.unpack import RawSource
 
 _SITE = "https://zenodo.org/records/10439422/files"
 # The checksums are those of https://github.com/chongminggao/KuaiRand, its README.

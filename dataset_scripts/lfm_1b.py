@@ -9,10 +9,10 @@ Takes the authors' files (LFM-1b_LEs.txt and the names in LFM-1b_artists.txt and
 
 from dataclasses import dataclass, field
 
-from hf_seqrec.data.dataset_card import About
-from hf_seqrec.data.raw_files import RawFile
-from hf_seqrec.data.raw_source import RawSource
-from hf_seqrec.data.script import build, known_columns, open_source, parse
+from hf_seqrec.cli.dataset_script import build, known_columns, open_source, parse
+from hf_seqrec.ingest.dataset_card import About
+from hf_seqrec.ingest.log_files import RawFile
+from hf_seqrec.ingest.unpack import RawSource
 
 ITEMS = ("artist", "album", "track")
 _EVENTS = "LFM-1b_LEs.txt"

@@ -8,10 +8,10 @@ Every rating is an event; `--rating_threshold 4` keeps those of four stars or mo
 
 from dataclasses import dataclass, field
 
-from hf_seqrec.data.dataset_card import About
-from hf_seqrec.data.raw_files import RawFile
-from hf_seqrec.data.raw_source import RawSource
-from hf_seqrec.data.script import Published, build, known_columns, open_source, parse
+from hf_seqrec.cli.dataset_script import Published, build, known_columns, open_source, parse
+from hf_seqrec.ingest.dataset_card import About
+from hf_seqrec.ingest.log_files import RawFile
+from hf_seqrec.ingest.unpack import RawSource
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
 # The checksums that GroupLens publishes beside each file, in <name>.zip.md5.

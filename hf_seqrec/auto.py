@@ -25,7 +25,7 @@ def _register_models(module: Any) -> None:
 def _register_pipeline(module: Any) -> None:
     from transformers import AutoModel
 
-    from .pipeline import TASK, SequentialRecommendationPipeline
+    from .inference.pipeline import TASK, SequentialRecommendationPipeline
 
     if TASK not in module.PIPELINE_REGISTRY.supported_tasks:
         module.PIPELINE_REGISTRY.register_pipeline(TASK, SequentialRecommendationPipeline, pt_model=AutoModel)
@@ -76,7 +76,7 @@ class _RegisteringFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(("transformers.", "hf_seqrec.models.", "hf_seqrec.pipeline")):
+        if not fullname.startswith(("transformers.", "hf_seqrec.models.", "hf_seqrec.inference.pipeline")):
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)

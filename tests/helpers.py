@@ -5,7 +5,8 @@ import pyarrow as pa
 from transformers import set_seed
 
 from hf_seqrec import Mamba4Rec, Mamba4RecConfig
-from hf_seqrec.data import Catalog, Sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.sequences import Sequences
 
 
 def sequences_of(*histories, n_items=None):

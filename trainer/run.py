@@ -17,14 +17,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
 
-from hf_seqrec.training.arguments import parse_run_arguments
+from hf_seqrec.evaluation.tables import print_recommendations, print_results
+from hf_seqrec.training.cpu_tuning import keep_freed_memory, use_processors
 from hf_seqrec.training.curves import CurvesCallback
-from hf_seqrec.training.processors import keep_freed_memory, use_processors
-from hf_seqrec.training.ranks import check_launcher
-from hf_seqrec.training.report import print_recommendations, print_results, write_results
+from hf_seqrec.training.launch_checks import check_launcher
+from hf_seqrec.training.run_arguments import parse_run_arguments
 from hf_seqrec.training.run_data import load_run_data
 from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
 from hf_seqrec.training.run_model import load_start, make_run_model
+from hf_seqrec.training.run_results import write_results
 from hf_seqrec.training.trainer import SeqRecTrainer
 
 

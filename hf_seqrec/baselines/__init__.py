@@ -1,7 +1,7 @@
 """
 What no trained model should lose to: recommenders that count, fitted in seconds to minutes without a network.
 
-Read `baseline.py` first (what a baseline is), then one of `most_popular`, `sequential_rules`, `item_knn` and `ease`.
+Read `baseline.py` first (what a baseline is), then one of `popularity`, `sequential_rules`, `item_knn` and `ease`.
 `training_events` is what they are fitted on, `history_weights` how they read a history, and `neighbors` how counts of
 pairs of items stay within memory.
 """
@@ -10,16 +10,14 @@ import dataclasses
 import importlib
 from typing import Any
 
-# Where each baseline lives; imported at first use, because they need scipy.
+# Module and class of each baseline; imported at first use, because most need scipy.
 BASELINES: dict[str, tuple[str, str]] = {
-    "popularity": ("most_popular", "MostPopular"),
+    "popularity": ("popularity", "MostPopular"),
     "rules": ("sequential_rules", "SequentialRules"),
     "item_knn": ("item_knn", "ItemKNN"),
     "last_item": ("item_knn", "LastItemKNN"),
     "ease": ("ease", "EASE"),
 }
-_WHERE = {class_name: module for module, class_name in BASELINES.values()} | {"Baseline": "baseline"}
-__all__ = sorted(["BASELINES", "baseline_class", "fit_baseline", *_WHERE])
 
 
 def baseline_class(name: str) -> Any:
@@ -65,9 +63,3 @@ def fit_baseline(name: str, histories: Any, **parameters: Any) -> Any:
             f"`{unknown[0]}` is no parameter of the baseline {name!r}; it has {', '.join(allowed) or 'none'}."
         )
     return found(**parameters).fit(histories)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_seqrec.metrics.ranking import ranks_from_candidates, ranks_from_scores
-
+from ..metrics.ranking import ranks_from_candidates, ranks_from_scores
 from .training_events import TrainingEvents, training_events
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from scipy import sparse
 from torch import Tensor
 
 from .baseline import Baseline, check_parameter
-from .most_popular import popularity_below_zero
 from .neighbors import neighbor_table, scores_from_neighbors
+from .popularity import popularity_below_zero
 from .training_events import TrainingEvents
 
 

@@ -8,8 +8,8 @@ from scipy import sparse
 from torch import Tensor
 
 from .baseline import Baseline, check_parameter
-from .most_popular import popularity_below_zero
 from .neighbors import PAIRS_AT_ONCE, neighbor_table, scores_from_neighbors
+from .popularity import popularity_below_zero
 from .training_events import TrainingEvents
 
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hf_seqrec.data import HistoryBatch, StreamedHistories
+from ..data.histories import HistoryBatch
+from ..data.streaming import StreamedHistories
 
 
 class TrainingEvents(NamedTuple):

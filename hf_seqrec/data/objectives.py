@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .cloze import ClozeCollator
-from .collators import NextItemCollator, RankingCollator
-from .splits import HistoryBatch
+from .collators import ClozeCollator, NextItemCollator, RankingCollator
+from .histories import HistoryBatch
 
 Collator = Callable[[Sequence[HistoryBatch]], dict[str, Tensor]]
 

@@ -4,12 +4,14 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+# What several models share, and no models themselves.
+_BASES = ("seqrec", "state_space")
 # A model is a pair of files, configuration_<model_type>.py and modeling_<model_type>.py; nothing else lists it.
 MODEL_TYPES = tuple(
     sorted(
         path.stem.removeprefix("configuration_")
         for path in Path(__file__).parent.glob("configuration_*.py")
-        if path.stem != "configuration_seqrec"
+        if path.stem.removeprefix("configuration_") not in _BASES
     )
 )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from .state_space_config import WholeHistoryConfig
+from .configuration_state_space import WholeHistoryConfig
 
 
 @strict

@@ -2,7 +2,7 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .state_space_config import StateSpaceConfig
+from .configuration_state_space import StateSpaceConfig
 
 
 @strict

@@ -38,7 +38,7 @@ _BACKENDS = {
         "cuda",
         {"selective_scan": "hf_seqrec.ops.mamba_ssm_scan", "causal_conv1d": "hf_seqrec.ops.causal_conv1d_conv"},
     ),
-    # For `hf_seqrec.export_onnx`.
+    # For `hf_seqrec.checkpoints.export_onnx`.
     "onnx": _Backend("cpu", {"selective_scan": "hf_seqrec.ops.onnx_scan"}, is_faster=False),
 }
 

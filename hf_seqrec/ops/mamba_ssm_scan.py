@@ -34,7 +34,7 @@ def selective_scan(
     r"""
     Selective scan of every row by mamba-ssm's kernel, and the state it ends in.
 
-    Arguments and results as in `hf_seqrec.models.selective_scan.selective_scan`, save that the final state carries no
+    Arguments and results as in `selective_scan` of `models/op_selective_scan.py`, save that the final state carries no
     gradient: asking for it raises.
 
     Raises:

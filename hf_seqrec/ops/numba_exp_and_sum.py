@@ -14,7 +14,7 @@ def exp_and_sum(
     scores: Tensor, shift: Tensor | None = None, bias: Tensor | None = None, keep: bool = True
 ) -> tuple[Tensor, Tensor]:
     """
-    `hf_seqrec.models.exp_and_sum.exp_and_sum` on a CPU, of scores in float32 or bfloat16.
+    `hf_seqrec.models.op_exp_and_sum.exp_and_sum` on a CPU, of scores in float32 or bfloat16.
 
     Raises:
         TypeError: if the scores are of another type, which torch computes.

@@ -23,7 +23,7 @@ def selective_scan(
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """
-    `hf_seqrec.models.selective_scan.selective_scan` on a CPU, in float32.
+    `hf_seqrec.models.op_selective_scan.selective_scan` on a CPU, in float32.
 
     Raises:
         TypeError: if a tensor is float64, which `selective_scan_chunked` computes.

@@ -1,5 +1,5 @@
 """
-A layer of gated recurrent units as ONNX's own `GRU`, for `hf_seqrec.export_onnx`; needs the extra `onnx`.
+A layer of gated recurrent units as ONNX's own `GRU`, for `hf_seqrec.checkpoints.export_onnx`; needs the extra `onnx`.
 
 torch takes its own apart, position by position, when it is exported.
 """

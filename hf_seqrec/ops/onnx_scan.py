@@ -1,5 +1,5 @@
 """
-The selective scan as ONNX's own `Scan`, for `hf_seqrec.export_onnx`; needs the extra `onnx`.
+The selective scan as ONNX's own `Scan`, for `hf_seqrec.checkpoints.export_onnx`; needs the extra `onnx`.
 
 A loop over positions cannot be traced for every length at once. So while a model is exported its recurrence is one
 torch operator, which `translations` turns into a `Scan` node: of any length, and any number of rows.
@@ -27,7 +27,7 @@ def selective_scan(
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`hf_seqrec.models.selective_scan.selective_scan` in float32, in a form that torch can export."""
+    """`hf_seqrec.models.op_selective_scan.selective_scan` in float32, in a form that torch can export."""
     x, delta, A, B, C = (tensor.float() for tensor in (x, delta, A, B, C))
     if delta_bias is not None:
         delta = delta + delta_bias

@@ -48,7 +48,7 @@ def selective_scan(
     r"""
     Selective scan of every row on a GPU, and the state it ends in; differentiable once, in every argument.
 
-    Arguments and results as in `hf_seqrec.models.selective_scan.selective_scan`. `x`, `delta`, `z`, `B` and `C` are
+    Arguments and results as in `hf_seqrec.models.op_selective_scan.selective_scan`. `x`, `delta`, `z`, `B` and `C` are
     read where they lie if their last axis is contiguous: chunks of a wider projection are not copied. States and sums
     are float32 whatever the dtype of the inputs.
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..recommender import Answer, Recommender, Rows
-from .sessions import SessionStore
+from ..inference.recommendation import Answer, Rows
+from ..inference.recommender import Recommender
+from ..inference.sessions import SessionStore
 
 ItemIds = list[str | int]
 

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from ..model_card import CURVES_FILE
+from ..checkpoints.card import CURVES_FILE
 
 logger = logging.get_logger(__name__)
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from ..adapt import change_of_catalog
 from ..data.catalog import Catalog
-from ..data.resolve import resolve_dataset, resolve_folder
+from ..data.catalog_change import change_of_catalog
+from ..data.global_time_split import GlobalTimeSplit
+from ..data.leave_one_out import LeaveOneOut
 from ..data.sequences import Sequences
-from ..data.splits import LeaveOneOut
 from ..data.streaming import StreamedHistories, StreamedLeaveOneOut, streamed_leave_one_out
-from ..data.time_split import GlobalTimeSplit
-from .arguments import RunArguments
+from ..ingest.open_dataset import resolve_dataset, resolve_folder
+from .run_arguments import RunArguments
 
 Splits = LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut
 

@@ -2,13 +2,14 @@
 
 from transformers import AutoModel
 
-from ..adapt import apply_change, change_of_catalog, freeze_encoder
-from ..checkpoint import Checkpoint, load_checkpoint
+from ..checkpoints.adapt import apply_change, freeze_encoder
+from ..checkpoints.load import Checkpoint, load_checkpoint
 from ..data.catalog import Catalog
-from ..data.splits import HistoryDataset
+from ..data.catalog_change import change_of_catalog
+from ..data.histories import HistoryDataset
 from ..models import config_class
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from .arguments import RunArguments
+from .run_arguments import RunArguments
 from .run_data import Splits
 
 

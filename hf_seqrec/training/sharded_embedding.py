@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..models.item_scores import count_above, target_scores, top_k_items
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from ..models.retrieval import count_above, target_scores, top_k_items
 
 # Scores held at once: 2**23 float32 are 32 MiB.
 _SCORES_AT_ONCE = 2**23
@@ -128,7 +128,7 @@ class ShardedItemEmbedding(nn.Module):
 
     @torch.no_grad()
     def target_ranks(self, hidden_states: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
-        """Rank the targets `(b,)` among the whole catalog, as [`~hf_seqrec.models.retrieval.target_ranks`]."""
+        """Rank the targets `(b,)` among the whole catalog, as [`~hf_seqrec.models.item_scores.target_ranks`]."""
         states, of_all, seen = self.gathered(hidden_states), self.gathered(targets), self.gathered(seen_items)
         every_state, every_target, every_seen = states.joined(), of_all.joined(), seen.joined()
         scores = target_scores(every_state, self.weight, every_target, first_row=self.first_row)
@@ -143,7 +143,7 @@ class ShardedItemEmbedding(nn.Module):
 
     @torch.no_grad()
     def top_k(self, hidden_states: Tensor, top_k: int, excluded_rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return rows and scores of the best items, as [`~hf_seqrec.models.retrieval.top_k_items`]."""
+        """Return rows and scores of the best items, as [`~hf_seqrec.models.item_scores.top_k_items`]."""
         states = self.gathered(hidden_states)
         excluded = None if excluded_rows is None else self.gathered(excluded_rows).joined()
         rows, scores = top_k_items(states.joined(), self.weight, top_k, None, excluded, self.first_row)

@@ -16,17 +16,16 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..data.catalog import Catalog
-from ..data.negatives import NegativesCollator
+from ..data.histories import HistoryDataset
 from ..data.objectives import collators_for
-from ..data.prefixes import every_prefix
 from ..data.samplers import LengthGroupedSampler, ShuffledSampler
-from ..data.splits import HistoryDataset
 from ..data.streaming import StreamedHistories
-from ..data.windows import sliding_windows
+from ..data.training_negatives import NegativesCollator
+from ..data.windows import every_prefix, sliding_windows
+from ..evaluation.protocol import model_inputs
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from ..protocol import model_inputs
 from .embedding_optimizer import gradient_values, item_table_optimizer
-from .ranks import check_ranks_agree
+from .launch_checks import check_ranks_agree
 from .run_folder import LAST_FILE
 from .sharded_embedding import check_optimizer_shards, shard_item_embedding
 from .trainer_push import PushingTrainer
@@ -45,8 +44,8 @@ class SeqRecTrainer(PushingTrainer):
         model ([`SeqRecPreTrainedModel`]): The model.
         args ([`SeqRecTrainingArguments`]): How to train.
         train_dataset, eval_dataset:
-            Views made by [`~hf_seqrec.data.splits.leave_one_out`] or
-            [`~hf_seqrec.data.time_split.global_time_split`]; to train on also a
+            Views made by [`~hf_seqrec.data.leave_one_out.leave_one_out`] or
+            [`~hf_seqrec.data.global_time_split.global_time_split`]; to train on also a
             [`~hf_seqrec.data.streaming.StreamedHistories`], with this process's batch size, window, rank and workers.
         catalog ([`Catalog`], *optional*): Saved with every checkpoint, so that it can name what it recommends.
         callbacks (`list[TrainerCallback]`, *optional*): More callbacks.

@@ -14,9 +14,9 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
-from ..hub import PushError, how_to_push_again, make_repository, upload
-from ..model_card import CURVES_FILE, write_model_card
-from ..push import checked_files, push_checkpoint
+from ..checkpoints.card import CURVES_FILE, write_model_card
+from ..hub.push import checked_files, push_checkpoint
+from ..hub.upload import PushError, how_to_push_again, make_repository, upload
 
 logger = logging.get_logger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from ..data.negatives import NEGATIVES, check_negatives
 from ..data.objectives import TRAIN_ON
+from ..data.training_negatives import NEGATIVES, check_negatives
 from ..data.windows import check_stride
-from ..hub import check_repo_id
+from ..evaluation.protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
+from ..hub.upload import check_repo_id
 from ..models.configuration_seqrec import DEFAULT_NEGATIVES
-from ..protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
 from .embedding_optimizer import EMBEDDING_OPTIMIZERS
 
 

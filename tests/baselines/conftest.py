@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrec.data import HistoryDataset
+from hf_seqrec.data.histories import HistoryDataset
 from tests.helpers import sequences_of
 
 

@@ -1,10 +1,13 @@
 import pytest
 import torch
 
-from hf_seqrec.baselines import BASELINES, MostPopular, SequentialRules, baseline_class, fit_baseline
-from hf_seqrec.data import RankingCollator, leave_one_out
-from hf_seqrec.models.retrieval import candidate_ranks, target_ranks
-from hf_seqrec.protocol import EvaluationProtocol
+from hf_seqrec.baselines import BASELINES, baseline_class, fit_baseline
+from hf_seqrec.baselines.popularity import MostPopular
+from hf_seqrec.baselines.sequential_rules import SequentialRules
+from hf_seqrec.data.collators import RankingCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.evaluation.protocol import EvaluationProtocol
+from hf_seqrec.models.item_scores import candidate_ranks, target_ranks
 from tests.helpers import sequences_of, walks
 
 

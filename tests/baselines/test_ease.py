@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hf_seqrec.baselines import EASE, ease
+from hf_seqrec.baselines import ease
+from hf_seqrec.baselines.ease import EASE
 
 
 def by_definition(histories, n_items, l2):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hf_seqrec.baselines import ItemKNN, LastItemKNN, neighbors
+from hf_seqrec.baselines import neighbors
+from hf_seqrec.baselines.item_knn import ItemKNN, LastItemKNN
 
 
 def by_definition(histories, n_items, shrinkage=0.0):

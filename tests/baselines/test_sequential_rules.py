@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hf_seqrec.baselines import SequentialRules, neighbors, sequential_rules
+from hf_seqrec.baselines import neighbors, sequential_rules
+from hf_seqrec.baselines.sequential_rules import SequentialRules
 
 
 def by_definition(histories, n_items, window):

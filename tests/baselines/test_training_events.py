@@ -6,7 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_seqrec.baselines.training_events import training_events
-from hf_seqrec.data import Catalog, StreamedHistories, leave_one_out, load_sequences, sliding_windows
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.data.streaming import StreamedHistories
+from hf_seqrec.data.windows import sliding_windows
 from tests.helpers import sequences_of
 
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_seqrec.data import NextItemCollator, RankingCollator, leave_one_out
-from hf_seqrec.data.draws import below, user_draws
+from hf_seqrec.data.collators import NextItemCollator, RankingCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.seeded_draws import below, user_draws
 
 
 @pytest.fixture

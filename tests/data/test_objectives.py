@@ -3,8 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_seqrec import BERT4RecConfig, Mamba4RecConfig, MLSA4RecConfig
-from hf_seqrec.data.cloze import ClozeCollator
-from hf_seqrec.data.collators import NextItemCollator, RankingCollator
+from hf_seqrec.data.collators import ClozeCollator, NextItemCollator, RankingCollator
 from hf_seqrec.data.objectives import collators_for
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from hf_seqrec.data import LengthGroupedSampler, ShuffledSampler, leave_one_out
-from hf_seqrec.data.samplers import padding_share
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.samplers import LengthGroupedSampler, ShuffledSampler, padding_share
 
 
 def order(sampler, epoch):

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_seqrec.data import Catalog, Sequences, load_sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.sequences import Sequences, load_sequences
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_finished_folder_needs_no_ibis(folder):
 import sys
 for name in ("ibis", "duckdb", "torch"):
     sys.modules[name] = None
-from hf_seqrec.data import load_sequences
+from hf_seqrec import load_sequences
 assert len(load_sequences({str(folder)!r})) == 4
 """
     subprocess.run([sys.executable, "-c", code], check=True)

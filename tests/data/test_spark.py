@@ -9,7 +9,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from hf_seqrec.data import BuildArguments, InteractionsArguments, RawFile, build_dataset
+from hf_seqrec.ingest.build import BuildArguments, build_dataset
+from hf_seqrec.ingest.log_files import RawFile
+from hf_seqrec.ingest.read_log import InteractionsArguments
 
 pytest.importorskip("pyspark")
 pytestmark = [

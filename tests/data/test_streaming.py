@@ -8,18 +8,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_seqrec.data import (
-    Catalog,
-    NextItemCollator,
-    StreamedHistories,
-    leave_one_out,
-    load_sequences,
-    popularity_baseline,
-    sliding_windows,
-    streamed_leave_one_out,
-    streaming,
-)
-from hf_seqrec.data.streaming import ShardedHistories
+from hf_seqrec.baselines.popularity import popularity_baseline
+from hf_seqrec.data import streaming
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.collators import NextItemCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.data.sharded_histories import ShardedHistories
+from hf_seqrec.data.streaming import StreamedHistories, streamed_leave_one_out
+from hf_seqrec.data.windows import sliding_windows
 
 N_ITEMS = 50
 

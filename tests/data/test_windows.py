@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_seqrec.data import NextItemCollator, leave_one_out, sliding_windows
-from hf_seqrec.data.cloze import ClozeCollator
+from hf_seqrec.data.collators import ClozeCollator, NextItemCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.windows import sliding_windows
 
 
 def training_view(make_sequences, *lengths):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from hf_seqrec.data import load_sequences
+from hf_seqrec.data.sequences import load_sequences
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_seqrec.data import build_dataset, load_sequences
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.ingest.build import build_dataset
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "extend.py"
 

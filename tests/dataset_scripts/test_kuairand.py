@@ -2,7 +2,8 @@ import tarfile
 
 import pytest
 
-from hf_seqrec.data import Catalog, load_sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.sequences import load_sequences
 
 # As published.
 HEADER = (
@@ -67,7 +68,7 @@ def test_with_randomly_exposed_videos(run, raw, histories):
 
 def test_what_is_known_of_the_videos(run, raw, tmp_path):
     run("kuairand", "--raw", raw)
-    table = Catalog.load(tmp_path / "out").table
+    table = Catalog.from_pretrained(tmp_path / "out").table
     assert dict(zip(table["item_id"].to_pylist(), table["tag"].to_pylist(), strict=True)) == {
         "10": "12,65",
         "20": "39",
@@ -121,7 +122,7 @@ def test_downloads_are_checked(run, monkeypatch, variant, md5):
     def download(url, folder, **checks):
         raise Fetched(url, checks["md5"])
 
-    monkeypatch.setattr("hf_seqrec.data.script.download", download)
+    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
     with pytest.raises(Fetched) as raised:
         run("kuairand", "--variant", variant)
     assert raised.value.args == (f"https://zenodo.org/records/10439422/files/KuaiRand-{variant.upper()}.tar.gz", md5)

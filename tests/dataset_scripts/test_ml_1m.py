@@ -3,7 +3,8 @@ import zipfile
 import pytest
 
 from dataset_scripts import ml_1m
-from hf_seqrec.data import Catalog, load_sequences
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.data.sequences import load_sequences
 
 # As published: no header, two colons, Latin-1 titles.
 RATINGS = "1::1193::5::978300760\n1::661::3::978302109\n2::1193::4::978298413\n2::1721::3::978298412\n"
@@ -29,7 +30,7 @@ def archive(tmp_path):
 
 
 def titles(folder):
-    catalog = Catalog.load(folder)
+    catalog = Catalog.from_pretrained(folder)
     return dict(zip(catalog.table["item_id"].to_pylist(), catalog.titles, strict=True))
 
 
@@ -42,7 +43,7 @@ def test_the_archive_as_published(run, archive, tmp_path, histories):
         "1193": "One Flew Over the Cuckoo's Nest (1975)",
         "1721": 'Misérables, "Les": The Film (1995)',
     }
-    assert Catalog.load(tmp_path / "out").table["genres"].to_pylist()[0] == "Drama"
+    assert Catalog.from_pretrained(tmp_path / "out").table["genres"].to_pylist()[0] == "Drama"
 
 
 def test_an_unpacked_folder_and_a_file_in_it(run, archive, tmp_path, histories):
@@ -70,7 +71,7 @@ def test_without_films(run, tmp_path, histories):
     (tmp_path / "raw" / "ratings.dat").write_text(RATINGS)
     run("ml_1m", "--raw", tmp_path / "raw")
     assert histories() == {"1": ["1193", "661"], "2": ["1721", "1193"]}
-    assert Catalog.load(tmp_path / "out").titles is None
+    assert Catalog.from_pretrained(tmp_path / "out").titles is None
 
 
 def test_another_variant_than_the_archive_holds(run, archive):
@@ -108,7 +109,7 @@ def test_downloads_are_checked_and_found_again(run, archive, tmp_path, monkeypat
         fetched.append((url, str(folder), md5, size))
         return archive
 
-    monkeypatch.setattr("hf_seqrec.data.script.download", download)
+    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
     run("ml_1m", "--download_folder", tmp_path / "downloads")
     url = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
     assert fetched == [(url, str(tmp_path / "downloads"), "c4d9eecfca2ab87c1945afe126590906", 5917549)]
@@ -117,7 +118,9 @@ def test_downloads_are_checked_and_found_again(run, archive, tmp_path, monkeypat
 def test_a_folder_of_something_else_is_refused_before_the_download(run, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    monkeypatch.setattr("hf_seqrec.data.script.download", lambda *arguments, **options: pytest.fail("downloads"))
+    monkeypatch.setattr(
+        "hf_seqrec.cli.dataset_script.download", lambda *arguments, **options: pytest.fail("downloads")
+    )
     with pytest.raises(FileExistsError, match=r"thesis\.tex"):
         run("ml_1m")
 

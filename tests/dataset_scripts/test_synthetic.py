@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_seqrec.data import load_sequences
+from hf_seqrec.data.sequences import load_sequences
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "synthetic.py"
 

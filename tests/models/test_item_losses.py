@@ -5,11 +5,11 @@ import torch
 from transformers import AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.data import leave_one_out
-from hf_seqrec.data.negatives import NegativesCollator
+from hf_seqrec.data.leave_one_out import leave_one_out
 from hf_seqrec.data.objectives import collators_for
-from hf_seqrec.models import losses
-from hf_seqrec.models.sampled_losses import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
+from hf_seqrec.data.training_negatives import NegativesCollator
+from hf_seqrec.models import loss_full_softmax as losses
+from hf_seqrec.models.loss_sampled import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
 from tests.helpers import small_model, walks
 from tests.models.test_contract import config_for
 

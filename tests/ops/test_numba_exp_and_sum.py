@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_seqrec.models.exp_and_sum import exp_and_sum, exp_and_sum_reference
+from hf_seqrec.models.op_exp_and_sum import exp_and_sum, exp_and_sum_reference
 
 pytest.importorskip("numba")
 

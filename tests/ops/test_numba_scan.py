@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_seqrec.models.selective_scan import selective_scan, selective_scan_reference
+from hf_seqrec.models.op_selective_scan import selective_scan, selective_scan_reference
 
 pytest.importorskip("numba")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_seqrec.checkpoint import load_checkpoint
+from hf_seqrec.checkpoints.load import load_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {"hidden_size": 16, "state_size": 4, "max_length": 10, "per_device_train_batch_size": 8, "num_train_epochs": 3}

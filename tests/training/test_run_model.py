@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from hf_seqrec import SASRec, SASRecConfig
-from hf_seqrec.checkpoint import load_checkpoint
-from hf_seqrec.data import Catalog
-from hf_seqrec.training.arguments import parse_run_arguments
+from hf_seqrec.checkpoints.load import load_checkpoint
+from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.training.run_arguments import parse_run_arguments
 from hf_seqrec.training.run_data import load_run_data
 from hf_seqrec.training.run_model import load_start, make_run_model
 from tests.helpers import small_model

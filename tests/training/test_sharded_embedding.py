@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hf_seqrec import BERT4Rec, BERT4RecConfig, RecMamba, RecMambaConfig
-from hf_seqrec.data import leave_one_out
-from hf_seqrec.models.losses import full_softmax_loss
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.models.loss_full_softmax import full_softmax_loss
 from hf_seqrec.training.run_folder import checkpoint_to_resume
 from hf_seqrec.training.sharded_embedding import shard_item_embedding
 from hf_seqrec.training.trainer import SeqRecTrainer

@@ -11,7 +11,8 @@ from transformers import TrainerCallback, set_seed
 
 import hf_seqrec.metrics.full_ranking as full_ranking_module
 from hf_seqrec import BERT4Rec, BERT4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
-from hf_seqrec.data import StreamedHistories, leave_one_out, streamed_leave_one_out
+from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.data.streaming import StreamedHistories, streamed_leave_one_out
 from hf_seqrec.training.run_folder import checkpoint_to_resume
 from hf_seqrec.training.trainer import SeqRecTrainer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments

@@ -11,13 +11,13 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoModel
 
-import hf_seqrec.hub
-from hf_seqrec.checkpoint import load_checkpoint
-from hf_seqrec.hub import PushError
+import hf_seqrec.hub.upload
+from hf_seqrec.checkpoints.load import load_checkpoint
+from hf_seqrec.hub.upload import PushError
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
+from tests.checkpoints.test_card import RESULTS
 from tests.helpers import walks
 from tests.hub_server import READ_TOKEN, TOKEN, Answer, HubServer
-from tests.test_model_card import RESULTS
 from tests.training.test_trainer import trainer_for
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +27,8 @@ SHARED = {"config.json", "model.safetensors", "catalog.parquet", "README.md", "m
 @pytest.fixture
 def hub(monkeypatch):
     with HubServer() as server:
-        monkeypatch.setattr(hf_seqrec.hub, "HfApi", lambda token: HfApi(server.address, token=token))
-        monkeypatch.setattr(hf_seqrec.hub, "WAITS", ())
+        monkeypatch.setattr(hf_seqrec.hub.upload, "HfApi", lambda token: HfApi(server.address, token=token))
+        monkeypatch.setattr(hf_seqrec.hub.upload, "WAITS", ())
         yield server
 
 
@@ -98,7 +98,7 @@ def test_training_survives_a_hub_that_fails(hub, tmp_path, caplog):
     )
     with pytest.raises(PushError, match=r"Nothing is lost: .*is complete on this machine") as error:
         trainer.push_to_hub()
-    assert f"python -m hf_seqrec.push {tmp_path} org/walks" in str(error.value)
+    assert f"hf-seqrec push {tmp_path} org/walks" in str(error.value)
     # The best weights, with all that a checkpoint has.
     model, catalog = load_checkpoint(tmp_path)
     for name, tensor in trainer.model.state_dict().items():
@@ -135,7 +135,7 @@ def test_a_run_whose_last_push_fails_has_lost_nothing(tmp_path):
         assert "Test, 40 users" in done.stdout
         assert f"Nothing is lost: {run} is complete on this machine" in done.stderr
         # The command that the error names.
-        words = ["-m", "hf_seqrec.push", str(run), "org/shop"]
+        words = ["-m", "hf_seqrec.hub.push", str(run), "org/shop"]
         environment = hub.environment(tmp_path / "cache", TOKEN)
         again = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
         assert again.returncode == 0, again.stderr

@@ -1,0 +1,1 @@
+"""Checkpoint folders: load, adapt to another catalog, card, export, convert."""

@@ -1,0 +1,1 @@
+"""From ranks to results: protocols, candidates, ranking of users, records and tables."""

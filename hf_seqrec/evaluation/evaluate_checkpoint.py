@@ -1,0 +1,237 @@
+"""
+Evaluate a checkpoint on a dataset, and write what was measured as JSON.
+
+    hf-seqrec evaluate runs/ml-1m --dataset data/ml-1m
+    hf-seqrec evaluate org/model --dataset log.csv --eval_protocol sampled --output result.json
+"""
+
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import HfArgumentParser
+
+from ..checkpoints.load import Checkpoint, load_checkpoint
+from ..data.sequences import Sequences
+from ..ingest.open_dataset import DataArguments, resolve_dataset
+from ..metrics.ranking import CUT_OFFS
+from .environment import commit, hardware, versions
+from .matched_view import match_catalog, model_rows
+from .protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
+from .rank_users import describe, rank_users
+from .tables import print_evaluation
+
+# How results.json calls the metrics of each part.
+_PREFIXES = {"validation": "eval", "test": "test"}
+
+
+@dataclass
+class EvaluationArguments:
+    """How to evaluate."""
+
+    eval_protocol: str = field(
+        default="full",
+        metadata={"help": "Rank among the whole catalog, or among negatives.", "choices": list(PROTOCOLS)},
+    )
+    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
+    eval_negatives_distribution: str = field(
+        default="uniform",
+        metadata={
+            "help": "`sampled`: draw all items alike, or by their training events.",
+            "choices": list(DISTRIBUTIONS),
+        },
+    )
+    eval_negatives_seed: int = field(default=0, metadata={"help": "`sampled`: seed of the negatives."})
+    parts: list[str] = field(
+        default_factory=lambda: ["validation", "test"], metadata={"help": "Parts to evaluate: validation, test."}
+    )
+    unknown_items: str = field(
+        default="exclude",
+        metadata={
+            "help": "Users whose target, or all of whose history, the checkpoint does not know: leave them out "
+            "(`exclude`), or count their targets as missed (`miss`). They are counted either way.",
+            "choices": ["exclude", "miss"],
+        },
+    )
+    k: list[int] = field(default_factory=lambda: list(CUT_OFFS), metadata={"help": "Cut-offs."})
+    length_edges: list[int] | None = field(
+        default=None, metadata={"help": "History lengths at which a new group begins; by default the quartiles."}
+    )
+    n_resamples: int = field(default=1000, metadata={"help": "Resamples of the bootstrap intervals."})
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Positions of a history, the most recent; by default those the checkpoint was trained with."
+        },
+    )
+    batch_size: int = field(default=256, metadata={"help": "Users at once."})
+    device: str | None = field(default=None, metadata={"help": "Such as `cpu` or `cuda:0`; by default the best here."})
+    output: str | None = field(default=None, metadata={"help": "JSON file for the results."})
+
+    def __post_init__(self) -> None:
+        wrong = [part for part in self.parts if part not in _PREFIXES]
+        if wrong or not self.parts:
+            raise ValueError(f"`parts` must be among {', '.join(_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
+        if self.unknown_items not in ("exclude", "miss"):
+            raise ValueError(f"`unknown_items` must be 'exclude' or 'miss', got {self.unknown_items!r}.")
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"`k` must be cut-offs of at least 1, got {self.k}.")
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How held-out items are ranked."""
+        return EvaluationProtocol(
+            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
+        )
+
+
+def main(command_line: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse the command line, evaluate, print a table and write the results, which are returned."""
+    command_line = list(sys.argv[1:] if command_line is None else command_line)
+    records: list[Any] = [DataArguments, EvaluationArguments]
+    parser = HfArgumentParser(
+        records,
+        prog="hf-seqrec evaluate",
+        description=(__doc__ or "").strip().split("\n")[0],
+    )
+    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
+    data, arguments, rest = parser.parse_args_into_dataclasses(command_line)
+    checkpoint = load_checkpoint(rest.checkpoint)
+    # Where a log is built, for as long as it is needed.
+    with tempfile.TemporaryDirectory(prefix="hf-seqrec-") as folder:
+        sequences = resolve_dataset(data.dataset, folder, timestamps=data.split == "global_time", **data.log_options())
+        results = evaluate_checkpoint(checkpoint, sequences, data, arguments)
+    results = {"checkpoint": str(rest.checkpoint)} | results
+    results["command"] = shlex.join(["python", "-m", "hf_seqrec.evaluation.evaluate_checkpoint", *command_line])
+    print_evaluation(results)
+    if arguments.output is not None:
+        Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(arguments.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, sequences: Sequences, data: DataArguments, arguments: EvaluationArguments
+) -> dict[str, Any]:
+    r"""
+    Evaluate a checkpoint on a dataset; the answer has the fields of a run's `results.json` where they overlap.
+
+    Args:
+        checkpoint ([`Checkpoint`]): A model and its catalog.
+        sequences ([`Sequences`]): Histories in the rows of their own catalog.
+        data ([`DataArguments`]): What is held out, and what the dataset is called.
+        arguments ([`EvaluationArguments`]): How to evaluate.
+
+    Raises:
+        ValueError: if the catalogs share no item, no user can be evaluated, a cut-off is beyond the catalog, scores
+            are NaN or infinite, or there are too few items for the negatives.
+    """
+    model, catalog = checkpoint
+    protocol = arguments.protocol
+    _check_cut_offs(arguments, catalog.n_items)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]
+    max_length = arguments.max_length or _trained_length(model)
+    rows = model_rows(sequences.catalog, catalog)
+    splits = data.cut(sequences)
+    item_counts = splits.train.item_counts()
+    model_item_counts = np.bincount(rows, weights=item_counts, minlength=catalog.vocab_size).astype(np.int64)
+    # Row 0 collected what the model does not know.
+    model_item_counts[0] = 0
+
+    n_unknown = int((rows[1:] == 0).sum())
+    counts = dict(splits.counts) | {"items that the checkpoint does not know": n_unknown}
+    results: dict[str, Any] = {"metrics": {}, "intervals": {}, "breakdowns": {}}
+    began = time.perf_counter()
+    for part in arguments.parts:
+        view = getattr(splits, part)
+        matched = match_catalog(view, rows, catalog)
+        if n_unknown:
+            counts |= {
+                f"{part}: users with an unknown target": matched.n_unknown_targets,
+                f"{part}: users with a history of unknown items only": matched.n_unknown_histories,
+                f"{part}: unknown events left out of histories": matched.n_unknown_events,
+            }
+        ranked = rank_users(
+            model,
+            matched.view,
+            protocol,
+            model_item_counts,
+            max_length,
+            arguments.batch_size,
+            top_k=max(cut_off for cut_off in [1, *arguments.k] if cut_off <= catalog.n_items),
+            show_progress=sys.stderr.isatty(),
+        )
+        described = describe(
+            ranked,
+            protocol,
+            view,
+            matched.is_ranked,
+            item_counts,
+            model_item_counts,
+            arguments.unknown_items == "miss",
+            arguments.k,
+            arguments.length_edges,
+            arguments.n_resamples,
+        )
+        for name in ("metrics", "intervals"):
+            results[name] |= {f"{_PREFIXES[part]}_{metric}": value for metric, value in described[name].items()}
+        results["breakdowns"][_PREFIXES[part]] = described["breakdowns"]
+    unknown = {
+        "exclude": "users whose target or whole history the checkpoint does not know are left out",
+        "miss": "users whose target or whole history the checkpoint does not know count as missed",
+    }
+    return {
+        "model_type": model.config.model_type,
+        "dataset": data.dataset,
+        "statistics": {
+            "n_users": sequences.n_users,
+            "n_items": sequences.n_items,
+            "n_interactions": sequences.n_interactions,
+        }
+        | sequences.statistics,
+        "protocol": "; ".join(
+            [splits.protocol + ", " + protocol.description, *([unknown[arguments.unknown_items]] if n_unknown else [])]
+        ),
+        "rankings": protocol.rankings,
+        "split_counts": counts,
+        "max_length": max_length,
+        **results,
+        "evaluation_seconds": time.perf_counter() - began,
+        "parameters": model.num_parameters(),
+        "versions": versions(),
+        "commit": commit(),
+        "hardware": hardware(model.device),
+    }
+
+
+def _check_cut_offs(arguments: EvaluationArguments, n_items: int) -> None:
+    # The usual ones are kept, so that results of any catalog have the same names.
+    n_candidates = min(n_items, arguments.eval_negatives + 1) if arguments.protocol.is_sampled else n_items
+    if tuple(arguments.k) != CUT_OFFS and max(arguments.k) > n_candidates:
+        raise ValueError(
+            f"`k` must be at most the {n_candidates:,} items that are ranked, got {max(arguments.k)}: every user "
+            "would have a hit. Lower `--k`."
+        )
+
+
+def _trained_length(model: Any) -> int:
+    """Return the length of the histories that a checkpoint was trained with, or the most that it can take, or 200."""
+    path = Path(model.name_or_path) / "training_args.json"
+    if path.is_file():
+        return int(json.loads(path.read_text(encoding="utf-8"))["max_length"])
+    return model.config.max_position_embeddings or 200
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The Hub: upload a folder, push a checkpoint, a dataset or a metric."""

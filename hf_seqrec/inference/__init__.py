@@ -1,0 +1,1 @@
+"""From a checkpoint to recommendations: recommender, sessions, search index, pipeline."""

@@ -1,0 +1,303 @@
+"""Fold new events into a dataset folder, so that a checkpoint that was trained on it stays valid."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from ..data.catalog import Catalog
+from ..data.sequences import SEQUENCES_FOLDER, STATISTICS_FILE, is_dataset_folder
+from .build import BuildArguments
+from .dataset_card import About
+from .dataset_folder import fill_dataset_folder, replacing_folder
+from .engines import open_engine
+from .log_files import RawFile
+from .numbering import EncodedLog, encode
+from .read_log import UNITS, InteractionsArguments, read_interactions, read_items, select_rows
+from .sequence_files import EventStream, HistoryFiles, histories_table
+
+if TYPE_CHECKING:
+    import ibis
+
+
+def extend_dataset(
+    folder: str | Path,
+    raw: RawFile | str | Path | Sequence[str | Path],
+    arguments: InteractionsArguments | None = None,
+    build_arguments: BuildArguments | None = None,
+    items: RawFile | None = None,
+    output: str | Path | None = None,
+    about: About | None = None,
+    progress: bool = False,
+) -> Path:
+    r"""
+    Add the events of a log to the histories of a dataset folder and return the folder's path.
+
+    Items keep their rows; those that are new get the rows after them, most popular first, so that a checkpoint needs
+    nothing but more rows. Users keep their places, new ones come after them. Each history is in order of time again
+    (to the second; of the same second, what was there comes first). Events that are there already (the same user, item
+    and second) are left out and counted, so that a log may overlap with what was folded in before.
+
+    Of the old dataset one row group is held at a time, and the catalog; the new events are sorted out of core.
+
+    Args:
+        folder (`str`): A dataset folder.
+        raw (`str` or `RawFile`): The log of new events, as for `build_dataset`.
+        arguments (`InteractionsArguments`, *optional*):
+            Columns, rows and ratings to keep. `min_item_events` counts the new events of an item that is new; fewer
+            of them are left out. Filters over all events (repeats, k-core over users, most popular ...) are refused:
+            they could take what a checkpoint relies on.
+        build_arguments (`BuildArguments`, *optional*): Engine and memory. Files stay as they are; new users get one.
+        items (`RawFile`, *optional*): What is known about the new items, instead of `arguments.items`.
+        output (`str`, *optional*): Another place for the result. The folder itself is replaced when left out, at the
+            end: see `replacing_folder`.
+        about (`About`, *optional*): What the card says of the source.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: if `folder` is not a dataset folder, or there is no such log.
+        ValueError: if a filter cannot be applied to an addition, the log is malformed, or it has nothing new.
+
+    Example:
+
+    ```python
+    >>> extend_dataset("data/my-shop", "yesterday.csv")
+    ```
+    """
+    folder = Path(folder)
+    if not is_dataset_folder(folder):
+        raise FileNotFoundError(f"`folder` must be a dataset folder to add to, {folder} is none. Build one first.")
+    raw = raw if isinstance(raw, RawFile) else RawFile.open(raw)
+    arguments, build_arguments = arguments or InteractionsArguments(), build_arguments or BuildArguments()
+    _check_filters(arguments)
+    items = items or (RawFile.open(arguments.items) if arguments.items else None)
+    with replacing_folder(output or folder) as new, tqdm(total=2, disable=not progress) as bar:
+        work = new / "work"
+        work.mkdir()
+        engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)
+        try:
+            bar.set_description(f"Reading {raw.name}")
+            log = read_interactions(engine, raw, arguments)
+            encoded = encode(engine, select_rows(log.events, arguments))
+            old = _OldFolder(folder)
+            catalog, rows = _extend_catalog(old.catalog, engine, encoded, arguments, items)
+            user_ids, positions = _extend_users(old.user_ids, encoded)
+            events = _new_events(engine, encoded, rows, positions, UNITS[log.time_unit])
+            bar.update()
+
+            bar.set_description("Sequences")
+            merge = _Merge(old, EventStream(engine.stream(events), ("position", "row", "timestamp")), user_ids)
+            (work / SEQUENCES_FOLDER).mkdir()
+            merge.write(work / SEQUENCES_FOLDER, catalog.n_items)
+            if not merge.n_added:
+                raise ValueError(f"{raw.name} has nothing new: {_left_out(merge, encoded)}.")
+            statistics = old.statistics | {"fingerprint": None}
+            for name in ("n_users", "n_items", "n_interactions", "n_users_not_evaluated", "history_length", "density"):
+                statistics.pop(name, None)
+            statistics["steps"] = [*statistics.get("steps", []), _step(raw, merge, catalog)]
+            statistics["skipped_rows"] = statistics.get("skipped_rows", {}) | log.n_skipped
+            fill_dataset_folder(
+                new,
+                _with_counts(catalog, merge.counts),
+                np.concatenate(merge.lengths),
+                lambda target: _move_files(work / SEQUENCES_FOLDER, target),
+                statistics,
+                about or About(folder.resolve().name, f"Built by hf_seqrec; events of `{raw.name}` were added last."),
+            )
+            bar.update()
+        finally:
+            engine.close()
+            shutil.rmtree(work)
+    return Path(output or folder)
+
+
+class _OldFolder:
+    """What is in a dataset folder, its histories not read yet."""
+
+    def __init__(self, folder: Path):
+        self.catalog = Catalog.from_pretrained(folder)
+        self.files = sorted((folder / SEQUENCES_FOLDER).glob("*.parquet"))
+        self.user_ids = pa.chunked_array(
+            [pq.read_table(file, columns=["user_id"])["user_id"].combine_chunks() for file in self.files], pa.string()
+        ).combine_chunks()
+        statistics = folder / STATISTICS_FILE
+        self.statistics = json.loads(statistics.read_text(encoding="utf-8")) if statistics.is_file() else {}
+
+    def groups(self) -> Iterator[tuple[Path, pa.Table]]:
+        """Yield one row group after the other, and the file in which it stands."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    yield path, file.read_row_group(number, columns=["user_id", "item_ids", "timestamps"])
+
+
+class _Merge:
+    """Merges new events, which come by the user's position and time, into the old histories."""
+
+    def __init__(self, old: _OldFolder, events: EventStream, user_ids: pa.StringArray):
+        self.old, self.events, self.user_ids = old, events, user_ids
+        self.lengths: list[npt.NDArray[np.int64]] = []
+        self.n_added = self.n_known = 0
+        self.counts = np.zeros(0, np.int64)
+
+    def write(self, target: Path, n_items: int) -> None:
+        """Write all histories, the old users' in files of the old names, the new users' in one more."""
+        self.counts = np.zeros(n_items, np.int64)
+        first = 0
+        with HistoryFiles(target) as files:
+            for path, group in self.old.groups():
+                stop = first + len(group)
+                files.write(path.name, self._merged(first, stop, *_flat(group)))
+                first = stop
+            while self.events.has_more():
+                stop = self.events.user_after(first)
+                nothing = np.zeros(0, np.int64)
+                table = self._merged(first, stop, np.zeros(stop - first, np.int64), nothing, nothing)
+                files.write(f"part-{len(self.old.files):05d}.parquet", table)
+                first = stop
+
+    def _merged(
+        self,
+        first: int,
+        stop: int,
+        lengths: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+    ) -> pa.Table:
+        """Histories of the users `first..stop - 1`, whose old events these are."""
+        user, row, time = self.events.take_users(stop)
+        known = _is_in((user, row, time), (np.repeat(np.arange(first, stop), lengths), rows, times))
+        self.n_known += int(known.sum())
+        self.n_added += int((~known).sum())
+        user = np.concatenate([np.repeat(np.arange(first, stop), lengths), user[~known]])
+        row, time = np.concatenate([rows, row[~known]]), np.concatenate([times, time[~known]])
+        # Stable: of the same second, old events come first, then new ones in the order in which they came.
+        order = np.lexsort((time, user))
+        self.counts += np.bincount(row, minlength=len(self.counts) + 1)[1:]
+        new_lengths = np.bincount(user - first, minlength=stop - first)
+        self.lengths.append(new_lengths)
+        return histories_table(self.user_ids[first:stop], new_lengths, pa.array(row[order]), pa.array(time[order]))
+
+
+def _is_in(new: tuple[npt.NDArray[np.int64], ...], old: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.bool_]:
+    """Which of the new events (user, row, time) are among the old ones."""
+    of_same_users = np.isin(old[0], new[0])
+    user, row, time = (np.concatenate([a[of_same_users], b]) for a, b in zip(old, new, strict=True))
+    n_old = int(of_same_users.sum())
+    # Equal events stand together, old ones first, because the sort is stable.
+    order = np.lexsort((time, row, user))
+    sorted_events = np.stack([user, row, time])[:, order]
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = (sorted_events[:, 1:] != sorted_events[:, :-1]).any(axis=0)
+    first_of_its_kind = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    is_known = np.empty(len(order), dtype=bool)
+    is_known[order] = first_of_its_kind < n_old
+    return is_known[n_old:]
+
+
+def _flat(group: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Lengths of the histories, and all rows and timestamps."""
+    columns = [group[name].combine_chunks() for name in ("item_ids", "timestamps")]
+    lengths = pc.list_value_length(columns[0]).to_numpy(zero_copy_only=False).astype(np.int64)
+    rows, times = (column.flatten().to_numpy(zero_copy_only=False).astype(np.int64) for column in columns)
+    return lengths, rows, times
+
+
+def _extend_catalog(
+    old: Catalog, engine: Any, encoded: EncodedLog, arguments: InteractionsArguments, items: RawFile | None
+) -> tuple[Catalog, pa.Table]:
+    """Give the catalog with the new items, and the row of each item of the log: `item`, `row`."""
+    found = encoded.items.order_by("item").to_pyarrow()
+    index = pc.index_in(found["item_id"].cast(pa.string()), value_set=old.item_ids).combine_chunks()
+    rows = pc.add(pc.fill_null(index, -1), 1).to_numpy(zero_copy_only=False).astype(np.int64)
+    enough = found["n"].to_numpy() >= arguments.min_item_events
+    is_new = (rows == 0) & enough
+    rows[is_new] = old.n_items + 1 + np.arange(is_new.sum())
+    new_ids = found["item_id"].filter(pa.array(is_new)).combine_chunks().cast(pa.string())
+    new = pa.table(
+        {"row": pa.array(rows[is_new], pa.int32()), "item_id": new_ids, "count": pa.nulls(len(new_ids), pa.int64())}
+    )
+    if items is not None:
+        known = read_items(engine, items, arguments).to_pyarrow()
+        place = pc.index_in(new_ids, value_set=known["item_id"].combine_chunks().cast(pa.string()))
+        for name in known.column_names[1:]:
+            if name in old.table.column_names:
+                new = new.append_column(name, known[name].combine_chunks().take(place).cast(pa.string()))
+    table = pa.concat_tables([old.table, new], promote_options="permissive").select(old.table.column_names)
+    table = table.set_column(
+        table.column_names.index("count"), "count", pc.fill_null(table["count"], 0).cast(pa.int64())
+    )
+    chosen = rows > 0
+    return Catalog(table), pa.table({"item": found["item"].filter(pa.array(chosen)), "row": pa.array(rows[chosen])})
+
+
+def _extend_users(old: pa.StringArray, encoded: EncodedLog) -> tuple[pa.StringArray, pa.Table]:
+    """Give all users' raw ids, and the position of each user of the log: `user`, `position`."""
+    found = encoded.users.order_by("user").to_pyarrow()
+    ids = found["user_id"].combine_chunks().cast(pa.string())
+    index = pc.fill_null(pc.index_in(ids, value_set=old), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    is_new = index < 0
+    index[is_new] = len(old) + np.arange(is_new.sum())
+    everyone = pa.concat_arrays([old, ids.filter(pa.array(is_new))])
+    return everyone, pa.table({"user": found["user"], "position": pa.array(index)})
+
+
+def _new_events(
+    engine: Any, encoded: EncodedLog, rows: pa.Table, positions: pa.Table, units_per_second: int
+) -> "ibis.Table":
+    """Give `position`, `row` and `timestamp` (seconds) of the new events, user by user, by time."""
+    import ibis
+
+    places = (engine.materialize("places", ibis.memtable(table)) for table in (rows, positions))
+    events = encoded.events.join(next(places), "item").join(next(places), "user")
+    timestamp = events.time if units_per_second == 1 else (events.time // units_per_second).cast("int64")
+    events = events.mutate(timestamp=timestamp).order_by("position", "time", "file_order")
+    return events.select("position", "row", "timestamp")
+
+
+def _with_counts(catalog: Catalog, counts: npt.NDArray[np.int64]) -> Catalog:
+    place = catalog.table.column_names.index("count")
+    return Catalog(catalog.table.set_column(place, "count", pa.array(counts)))
+
+
+def _move_files(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        path.rename(target / path.name)
+
+
+def _step(raw: RawFile, merge: _Merge, catalog: Catalog) -> dict[str, Any]:
+    lengths = np.concatenate(merge.lengths)
+    known = f" ({merge.n_known:,} events were there already)" if merge.n_known else ""
+    return {
+        "name": f"added {raw.name}{known}",
+        "n_users": len(lengths),
+        "n_items": catalog.n_items,
+        "n_interactions": int(lengths.sum()),
+    }
+
+
+def _left_out(merge: _Merge, encoded: EncodedLog) -> str:
+    rare = encoded.n_interactions - merge.n_known
+    return f"{merge.n_known:,} of its events are there already, {rare:,} are of new items with too few events"
+
+
+def _check_filters(arguments: InteractionsArguments) -> None:
+    defaults = InteractionsArguments()
+    wrong = [
+        name
+        for name in ("repeats", "max_users", "max_items", "last_n", "min_user_events")
+        if getattr(arguments, name) != getattr(defaults, name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"`{'`, `'.join(wrong)}` must be left out when events are added: such a filter looks at all events and "
+            "could take items that a checkpoint knows. Build the dataset anew for that."
+        )

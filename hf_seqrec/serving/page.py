@@ -1,0 +1,254 @@
+"""
+Try a checkpoint in the browser: search titles, click a history together, see what it recommends after every click.
+
+    hf-seqrec demo runs/ml-1m
+    hf-seqrec demo my-name/mamba4rec-ml-1m --space spaces/my-demo
+
+The second writes the files of a Space that shows the same page. Needs the extra `demo`, the second nothing.
+"""
+
+import argparse
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from ..inference.recommender import Recommender
+
+# The version of gradio that the page was tried with; a Space is told to use it.
+_GRADIO = "6.31.0"
+
+# gradio centres what is in a table.
+_STYLE = (
+    "<style>.hf-seqrec-list :is(th, td) { text-align: left !important; justify-content: start !important }</style>"
+)
+
+_APP = '''"""The page of a recommender; `python app.py` shows it on this machine."""
+
+from hf_seqrec.demo import build_page
+
+demo = build_page("{checkpoint}")
+
+if __name__ == "__main__":
+    demo.launch()
+'''
+
+
+class Shown(NamedTuple):
+    r"""
+    What the page shows for a history.
+
+    Fields:
+        history (`list[tuple[str, str]]`): Raw id and title of each item, the latest first.
+        recommendations (`list[tuple[str, str, float]]`): Raw id, title and score, best first.
+        explanation (`str`): What the scores are.
+    """
+
+    history: list[tuple[str, str]]
+    recommendations: list[tuple[str, str, float]]
+    explanation: str
+
+
+class Page:
+    r"""
+    What happens on the page, without the page: every click maps a history of raw ids to another one.
+
+    Args:
+        recommender ([`Recommender`]): The model and its catalog.
+        top_k (`int`, *optional*, defaults to 10): How many items to recommend and to find; fewer where the catalog is
+            smaller.
+    """
+
+    def __init__(self, recommender: Recommender, top_k: int = 10) -> None:
+        self.recommender = recommender
+        self.top_k = min(top_k, recommender.catalog.n_items)
+        recommender.check_top_k(self.top_k)
+
+    def search(self, text: str) -> list[tuple[str, str]]:
+        """Return raw id and title of items that a text is in, the exact and the most popular first."""
+        text = text.strip()
+        catalog = self.recommender.catalog
+        if text:
+            rows = catalog.find(text, limit=self.top_k)
+        else:
+            rows = np.argsort(-catalog.counts, kind="stable")[: self.top_k] + 1
+        return list(zip(catalog.decode(rows), catalog.describe(rows), strict=True))
+
+    def add(self, history: list[str], item_id: str) -> list[str]:
+        """Return the history with one more item at its end; items may come again."""
+        return [*history, item_id]
+
+    def remove(self, history: list[str], place: int) -> list[str]:
+        """Return the history without the item that is shown at a place; the latest is shown first, at 0."""
+        kept = history[::-1]
+        del kept[place]
+        return kept[::-1]
+
+    def show(self, history: list[str], include_seen: bool = False) -> Shown:
+        """Say what the page shows for a history; the most popular items for an empty one."""
+        catalog, model = self.recommender.catalog, self.recommender.model
+        titles = catalog.describe(catalog.encode(history)) if history else []
+        (answer,) = self.recommender.recommend_many([history], self.top_k, exclude_seen=not include_seen)
+        if answer.is_popularity:
+            explanation = "No history yet: the most popular items. Their score is how often they are in the log."
+        else:
+            items = "1 item" if len(history) == 1 else f"{len(history)} items"
+            explanation = f"After {items}, by {type(model).__name__} among {catalog.n_items:,}. Scores are logits."
+        return Shown(
+            history=list(zip(history, titles, strict=True))[::-1],
+            recommendations=[(best.item_id, best.title, best.score) for best in answer.recommendations],
+            explanation=explanation,
+        )
+
+
+def build_page(name_or_path: str | Path, top_k: int = 10, revision: str | None = None) -> Any:
+    r"""
+    Return the page of a checkpoint as a `gradio.Blocks`, ready to `.launch()`.
+
+    Args:
+        name_or_path (`str`): A checkpoint folder or the id of a model on the Hub.
+        top_k (`int`, *optional*, defaults to 10): How many items to recommend.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        ImportError: if gradio is not installed.
+        ValueError: if the checkpoint cannot be loaded.
+    """
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise ImportError("The page needs gradio: pip install 'hf-seqrec[demo]'.") from error
+
+    page = Page(Recommender.from_pretrained(name_or_path, revision), top_k)
+    catalog, model = page.recommender.catalog, page.recommender.model
+    first, popular = page.show([]), page.search("")
+    # So that the first click does not wait for the kernels to be compiled.
+    page.show([popular[0][0]])
+
+    # What a visitor has clicked is in the browser's session, and nowhere on the server.
+    def after(history: list[str], include_seen: bool) -> tuple[Any, ...]:
+        shown = page.show(history, include_seen)
+        rows = (gr.Dataset(samples=cells) for cells in _cells(shown))
+        return history, *rows, shown.explanation, [item_id for item_id, _, _ in shown.recommendations]
+
+    def found(text: str) -> tuple[Any, list[str]]:
+        items = page.search(text)
+        return gr.Dataset(samples=[[title] for _, title in items]), [item_id for item_id, _ in items]
+
+    def pick(place: int, history: list[str], offered: list[str], include_seen: bool) -> tuple[Any, ...]:
+        return after(page.add(history, offered[place]), include_seen)
+
+    def drop(place: int, history: list[str], include_seen: bool) -> tuple[Any, ...]:
+        return after(page.remove(history, place), include_seen)
+
+    def table(label: str, headers: list[str], cells: list[list[str]]) -> Any:
+        return gr.Dataset(
+            label=label,
+            components=["textbox"] * len(headers),
+            headers=headers,
+            samples=cells,
+            samples_per_page=page.top_k,
+            type="index",
+            layout="table",
+            elem_classes="hf-seqrec-list",
+        )
+
+    title = f"{type(model).__name__}: what comes next?"
+    with gr.Blocks(title=title) as blocks:
+        history_state = gr.State([])
+        found_state = gr.State([item_id for item_id, _ in popular])
+        recommended_state = gr.State([item_id for item_id, _, _ in first.recommendations])
+        gr.Markdown(f"# {title}\nClick items in the order in which you met them; every click asks the model again.")
+        with gr.Row():
+            with gr.Column():
+                text = gr.Textbox(label=f"Search {catalog.n_items:,} titles", placeholder="Part of a title or an id")
+                found_table = table("Click to add", ["Found"], [[title] for _, title in popular])
+            with gr.Column():
+                with gr.Row():
+                    include_seen = gr.Checkbox(label="Recommend these again", scale=2)
+                    clear = gr.Button("Clear", scale=1)
+                history_table = table("Click to remove", ["History, the latest first"], [])
+            with gr.Column():
+                explanation = gr.Markdown(first.explanation, container=True)
+                recommended_table = table("Click to add", ["Recommended", "Score"], _cells(first)[1])
+        outputs = [history_state, history_table, recommended_table, explanation, recommended_state]
+        # One search at a time, and the last one is of all that was typed.
+        text.change(found, text, [found_table, found_state], show_progress="hidden", trigger_mode="always_last")
+        asked = {"outputs": outputs, "show_progress": "hidden"}
+        found_table.click(pick, [found_table, history_state, found_state, include_seen], **asked)
+        recommended_table.click(pick, [recommended_table, history_state, recommended_state, include_seen], **asked)
+        history_table.click(drop, [history_table, history_state, include_seen], **asked)
+        include_seen.change(after, [history_state, include_seen], **asked)
+        clear.click(lambda include_seen: after([], include_seen), include_seen, **asked)
+        gr.HTML(_STYLE)
+    return blocks
+
+
+def write_space(folder: str | Path, repo_id: str, title: str | None = None) -> Path:
+    r"""
+    Write `app.py`, `requirements.txt` and `README.md` of a Space that shows a model's page; return the folder.
+
+    Args:
+        folder (`str`): Where to write them; made if it is not there.
+        repo_id (`str`): The model on the Hub.
+        title (`str`, *optional*): Of the Space. Defaults to the name of the model.
+
+    Raises:
+        ValueError: if `repo_id` is not the id of a model on the Hub.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`repo_id` must name a model on the Hub, as in 'org/model', got {repo_id!r}: {error}"
+        ) from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "title": title or repo_id.split("/")[-1],
+        "sdk": "gradio",
+        "sdk_version": _GRADIO,
+        "app_file": "app.py",
+        "pinned": False,
+        "license": "apache-2.0",
+        "models": [repo_id],
+        "tags": ["sequential-recommendation", "recommender-system"],
+        "short_description": "Click a history together, see what comes next",
+    }
+    text = f"Search titles, click a history together, and see what `{repo_id}` recommends after every click."
+    card = f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n# {metadata['title']}\n\n{text}\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "app.py").write_text(_APP.format(checkpoint=repo_id), encoding="utf-8")
+    version = importlib.metadata.version("hf-seqrec")
+    (folder / "requirements.txt").write_text(f"hf-seqrec[cpu]>={version}\n", encoding="utf-8")
+    return folder
+
+
+def _cells(shown: Shown) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the cells of the history and of the recommendations."""
+    history = [[title] for _, title in shown.history]
+    return history, [[title, f"{score:,.4g}"] for _, title, score in shown.recommendations]
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Parse the command line and open the page, or write the files of a Space."""
+    parser = argparse.ArgumentParser(prog="hf-seqrec demo", description=(__doc__ or "").strip().split("\n")[0])
+    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
+    parser.add_argument("--top_k", type=int, default=10, help="How many items to recommend.")
+    parser.add_argument("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for the whole network.")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--space", metavar="FOLDER", help="Write the files of a Space there instead.")
+    arguments = parser.parse_args(command_line)
+    if arguments.space:
+        print(f"Wrote {write_space(arguments.space, arguments.checkpoint)}")
+        return
+    page = build_page(arguments.checkpoint, arguments.top_k)
+    page.launch(server_name=arguments.host, server_port=arguments.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+import pytest
+
+from hf_seqrec.cli.recommend import main
+from tests.helpers import small_model, walks
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    small_model(13).save_pretrained(tmp_path)
+    walks().catalog.save(tmp_path)
+    return str(tmp_path)
+
+
+def test_prints_titles_ids_and_scores(checkpoint, capsys):
+    main([checkpoint, "--history", "id-3", "id-4", "--top_k", "10"])
+    printed = capsys.readouterr().out
+    assert "Item 3" in printed
+    ranking = printed.split("Recommended:")[1]
+    assert sorted(line.split()[2] for line in ranking.strip().splitlines()) == sorted(
+        str(row) for row in range(1, 13) if row not in (3, 4)
+    )
+    assert "id-12" in ranking
+
+
+def test_seen_items_on_request(checkpoint, capsys):
+    main([checkpoint, "--history", "id-3", "--top_k", "12", "--include_seen"])
+    assert "id-3 " in capsys.readouterr().out.split("Recommended:")[1]
+
+
+def test_unknown_items_are_counted_and_left_out(checkpoint, capsys):
+    main([checkpoint, "--history", "id-3", "id-99", "x"])
+    assert "2 of 3 items are not in this model's catalog" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--history", "x"], "none of the 1 items is in this model's catalog of 12 items"),
+        ([], "give either --history or --user"),
+        (["--history", "id-3", "--user", "7"], "give either --history or --user"),
+        (["--user", "7"], "--user needs the --dataset"),
+    ],
+)
+def test_questions_without_an_answer(checkpoint, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main([checkpoint, *arguments])
+    assert message in f"{ended.value}{capsys.readouterr().err}"
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .* is not a checkpoint folder"):
+        main([str(tmp_path), "--history", "id-3"])

@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import pytest
+
+from hf_seqrec.training.run_arguments import parse_run_arguments
+
+RECIPES = sorted((Path(__file__).parents[2] / "trainer/recipes").rglob("*.yaml"))
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults():
+    arguments = parse_run_arguments(["--output_dir", "x"])
+    assert arguments.model.model_type == "mamba4rec"
+    assert arguments.data.dataset == "synthetic"
+    assert arguments.network["state_size"] == 32
+    assert arguments.training.metric_for_best_model == "ndcg@10"
+    assert "vocab_size" not in arguments.network
+
+
+def test_the_command_line_wins_over_the_recipe(tmp_path):
+    path = recipe(tmp_path, "hidden_size: 32\nstate_size: 8\nlearning_rate: 5.0e-4\nload_best_model_at_end: false\n")
+    arguments = parse_run_arguments(["--config", path, "--state_size", "16", "--output_dir", "x"])
+    assert arguments.network["hidden_size"] == 32
+    assert arguments.network["state_size"] == 16
+    assert arguments.training.learning_rate == 5e-4
+    assert arguments.training.load_best_model_at_end is False
+
+
+def test_null_in_a_recipe_switches_off(tmp_path):
+    path = recipe(tmp_path, "early_stopping_patience: null\noutput_dir: x\n")
+    assert parse_run_arguments(["--config", path]).training.early_stopping_patience is None
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[f"{path.parent.name}/{path.stem}" for path in RECIPES])
+def test_every_recipe_parses_and_is_where_its_name_says(path):
+    arguments = parse_run_arguments(["--config", str(path)])
+    assert arguments.model.model_type == path.stem
+    assert arguments.data.dataset.split("/")[-1] == path.parent.name
+
+
+def test_unknown_arguments(tmp_path):
+    with pytest.raises(ValueError, match=r"recipe.yaml or the command line: --hiden_size 32"):
+        parse_run_arguments(["--config", recipe(tmp_path, "hiden_size: 32\n"), "--output_dir", "x"])
+
+
+def test_wrong_types(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_run_arguments(["--config", recipe(tmp_path, "hidden_size: wide\n"), "--output_dir", "x"])
+    assert "invalid int value: 'wide'" in capsys.readouterr().err
+
+
+def test_unknown_model(capsys):
+    with pytest.raises(SystemExit):
+        parse_run_arguments(["--model_type", "mamba5rec", "--output_dir", "x"])
+    assert "mamba5rec" in capsys.readouterr().err
+
+
+def test_recipes_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match=r"no file nowhere\.yaml"):
+        parse_run_arguments(["--config", "nowhere.yaml"])
+    with pytest.raises(ValueError, match="flat YAML mapping"):
+        parse_run_arguments(["--config", recipe(tmp_path, "model:\n  hidden_size: 32\n")])
+    with pytest.raises(ValueError, match="flat YAML mapping"):
+        parse_run_arguments(["--config", recipe(tmp_path, "- hidden_size\n")])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_length", "0"),
+        ("early_stopping_patience", "0"),
+        ("window", "first"),
+        ("window_stride", "5"),
+        ("split", "random"),
+        ("test_from", "0.9"),
+        ("keep_cold_targets", "true"),
+        ("train_sampling_strategy", "sequential"),
+        ("loss", "hinge"),
+        ("train_on", "first_position"),
+        ("negatives", "hard"),
+        ("streaming_buffer_size", "0"),
+        ("streaming_eval_users", "0"),
+    ],
+)
+def test_values_out_of_range(name, value):
+    with pytest.raises((ValueError, SystemExit)):
+        parse_run_arguments([f"--{name}", value, "--output_dir", "x"])
+
+
+def test_what_is_held_out():
+    arguments = parse_run_arguments(
+        ["--split", "global_time", "--validation_from", "0.7", "--test_from", "2003-01-31"]
+    )
+    assert (arguments.data.validation_from, arguments.data.test_from) == ("0.7", "2003-01-31")
+    assert arguments.what_is_trained()["split"] == "global_time"
+    assert arguments.data.log_options() == {}
+
+
+def test_strides_go_with_sliding_windows():
+    sliding = ["--window", "sliding", "--max_length", "10", "--window_stride"]
+    assert parse_run_arguments([*sliding, "5"]).training.window_stride == 5
+    with pytest.raises(ValueError, match="between 1 and `max_length`, 10, got 11"):
+        parse_run_arguments([*sliding, "11"])
+    with pytest.raises(ValueError, match="must come with `--window sliding`, got 'last'"):
+        parse_run_arguments(["--window_stride", "5"])
+    with pytest.raises(ValueError, match="`test_from` must come with `--split global_time`"):
+        parse_run_arguments(["--test_from", "0.9"])
+
+
+def test_streaming_goes_with_leave_one_out_in_random_order():
+    assert parse_run_arguments(["--streaming", "true"]).training.streaming
+    with pytest.raises(ValueError, match="`split` must be 'leave_one_out' with `--streaming true`"):
+        parse_run_arguments(["--streaming", "true", "--split", "global_time"])
+    with pytest.raises(ValueError, match="`train_sampling_strategy` must be 'random' with `streaming`"):
+        parse_run_arguments(["--streaming", "true", "--train_sampling_strategy", "group_by_length"])
+
+
+def test_losses_and_their_negatives():
+    training = parse_run_arguments([]).training
+    assert (training.loss, training.num_negatives, training.train_on) == ("full_softmax", None, None)
+    for loss, number in (("sampled_softmax", 512), ("bce", 1), ("gbce", 256), ("bpr", 1)):
+        assert parse_run_arguments(["--loss", loss]).training.num_negatives == number
+    gbce = ["--loss", "gbce", "--num_negatives", "8", "--share_negatives", "false", "--gbce_t", "0.5"]
+    arguments = parse_run_arguments([*gbce, "--negatives", "popularity", "--negatives_alpha", "1"])
+    training = arguments.training
+    assert (training.num_negatives, training.share_negatives, training.gbce_t) == (8, False, 0.5)
+    assert (training.negatives, training.negatives_alpha) == ("popularity", 1.0)
+    assert training.what_is_learned() == {
+        "loss": "gbce",
+        "num_negatives": 8,
+        "negatives": "popularity",
+        "share_negatives": False,
+        "negatives_alpha": 1.0,
+        "gbce_t": 0.5,
+    }
+    # The configuration only records them.
+    assert not {"item_loss", "num_negatives", "gbce_t", "label_smoothing"} & set(arguments.network)
+    smoothed = parse_run_arguments(["--label_smoothing_factor", "0.1"]).training
+    assert smoothed.what_is_learned() == {"loss": "full_softmax", "label_smoothing_factor": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--num_negatives", "5"], "`num_negatives` must come with a `--loss` that samples, got 'full_softmax'"),
+        (["--negatives", "mixed", "--share_negatives", "true"], "`share_negatives`, `negatives` must come with"),
+        (
+            ["--loss", "bce", "--num_negatives", "0"],
+            "`num_negatives` must be at least 1 with uniform negatives, got 0",
+        ),
+        (["--loss", "bce", "--negatives", "mixed"], "`num_negatives` must be at least 2 with mixed negatives, got 1"),
+        (["--loss", "bpr", "--negatives_alpha", "-1"], "`negatives_alpha` must be at least 0, got -1.0"),
+        (["--loss", "gbce", "--gbce_t", "1.5"], r"`gbce_t` must be in \[0, 1\], got 1.5"),
+        (["--loss", "bce", "--label_smoothing_factor", "0.1"], "`label_smoothing_factor` must come with `--loss full"),
+        (["--label_smoothing_factor", "1.5"], r"`label_smoothing_factor` must be in \[0, 1\], got 1.5"),
+        (["--embedding_optimizer", "rowwise_adagrad"], "must come with a `--loss` that samples, got 'full_softmax'"),
+        (
+            ["--loss", "bce", "--embedding_optimizer", "rowwise_adagrad", "--embedding_learning_rate", "0"],
+            "`embedding_learning_rate` must be above 0, got 0.0",
+        ),
+        (
+            ["--loss", "bce", "--embedding_optimizer", "rowwise_adagrad", "--fsdp", "full_shard"],
+            "must come without `fsdp`",
+        ),
+        (["--train_on", "every_prefix", "--window", "random"], "`train_on` must not be 'every_prefix' with"),
+        (["--train_on", "every_prefix", "--streaming", "true"], "`train_on` must not be 'every_prefix' with"),
+    ],
+)
+def test_losses_and_samples_that_do_not_go_together(given, message):
+    with pytest.raises(ValueError, match=message):
+        parse_run_arguments(given)
