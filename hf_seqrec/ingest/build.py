@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ def build_dataset(
     about: About | None = None,
     fingerprint: str | None = None,
     progress: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     r"""
     Turn a log of interactions into a dataset folder and return its path.
@@ -77,6 +78,8 @@ def build_dataset(
         about (`About`, *optional*): What the card says of the source.
         fingerprint (`str`, *optional*): Noted in `statistics.json`, to recognise what was built from what.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+        check (`Callable[[Path], None]`, *optional*): Is given the finished folder before it takes the place of an
+            earlier one; what it raises leaves that as it was.
 
     Raises:
         ImportError: if the engine is not installed.
@@ -146,6 +149,8 @@ def build_dataset(
         finally:
             engine.close()
             shutil.rmtree(work)
+        if check is not None:
+            check(folder)
     return Path(output)
 
 

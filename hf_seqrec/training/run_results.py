@@ -10,6 +10,7 @@ from ..data.sequences import Sequences
 from ..evaluation.environment import command, commit, hardware, versions
 from .run_arguments import RunArguments
 from .run_data import Splits
+from .run_record import read_run
 from .trainer import SeqRecTrainer
 
 
@@ -32,7 +33,7 @@ def write_results(
         splits: What of it was held out, as [`~hf_seqrec.training.run_data.load_run_data`] returns it.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
     """
-    history = trainer.state.log_history
+    history, identity = trainer.state.log_history, arguments.run_identity()
     results = {
         "model_type": trainer.model.config.model_type,
         "dataset": arguments.data.dataset,
@@ -47,8 +48,9 @@ def write_results(
         "resumed_from": trainer.resumed_from,
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
         "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
-        "arguments": arguments.what_is_trained(),
-        "objective": arguments.training.what_is_learned(),
+        "arguments": identity.same | identity.recorded,
+        "changed_on_resume": (read_run(output_dir) or {}).get("changes", []),
+        "objective": arguments.training.objective(),
         "command": command([Path(sys.executable).name, *sys.argv]),
         "seed": arguments.training.seed,
         "versions": versions(),
