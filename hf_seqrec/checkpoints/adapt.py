@@ -68,7 +68,7 @@ def apply_change(
         seed (`int`, *optional*, defaults to 0): Of `"random"`.
 
     Raises:
-        ValueError: if the rule is unknown, the model has another number of items than the old catalog, or
+        ValueError: if the rule is unknown, the old catalog is not the model's, or
             `"cooccurrence"` has no histories.
     """
     if new_items not in NEW_ITEMS:
@@ -77,6 +77,12 @@ def apply_change(
         raise ValueError(
             f"The old catalog has {change.n_old:,} items, but the model has {model.config.n_items:,}. Pass the "
             "catalog that was saved with the model."
+        )
+    if model.config.catalog_fingerprint not in (None, change.old_fingerprint):
+        raise ValueError(
+            f"The old catalog (fingerprint {change.old_fingerprint}) is not the model's "
+            f"({model.config.catalog_fingerprint}): it has other items, or another order. Pass the catalog that was "
+            "saved with the model."
         )
     is_new = change.old_rows == 0
     neighbours = None
@@ -95,6 +101,7 @@ def apply_change(
         values[torch.from_numpy(is_new)] = _initial_values(known, int(is_new.sum()), new_items, neighbours, generator)
         tables[name] = values
     model.replace_items(tables)
+    model.config.catalog_fingerprint = change.catalog.fingerprint()
 
 
 def _initial_values(

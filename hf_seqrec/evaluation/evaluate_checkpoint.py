@@ -20,6 +20,7 @@ import torch
 from transformers import HfArgumentParser
 
 from ..checkpoints.load import Checkpoint, load_checkpoint
+from ..data.catalog import check_catalog_fits
 from ..data.sequences import Sequences
 from ..ingest.open_dataset import DataArguments, resolve_dataset
 from ..metrics.ranking import CUT_OFFS
@@ -133,10 +134,12 @@ def evaluate_checkpoint(
         arguments ([`EvaluationArguments`]): How to evaluate.
 
     Raises:
-        ValueError: if the catalogs share no item, no user can be evaluated, a cut-off is beyond the catalog, scores
-            are NaN or infinite, or there are too few items for the negatives.
+        ValueError: if the checkpoint's catalog is not its model's, the catalogs share no item, no user can be
+            evaluated, a cut-off is beyond the catalog, scores are NaN or infinite, or there are too few items for the
+            negatives.
     """
     model, catalog = checkpoint
+    check_catalog_fits(model.config, catalog)
     protocol = arguments.protocol
     _check_cut_offs(arguments, catalog.n_items)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")

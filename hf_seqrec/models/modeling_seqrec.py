@@ -186,6 +186,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self.config.vocab_size = type(self.config).vocab_size_for(len(values))
         # Its catalog is not that of the checkpoint it came from any more.
         self.name_or_path = ""
+        self.config.catalog_fingerprint = None
 
     def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
         r"""

@@ -135,6 +135,7 @@ def convert_checkpoint(
     model = model_class(authors.model_type)(model_config)
     _fill(model, tensors, moved)
     catalog = _catalog(checkpoint, item_ids, model_config.n_items, str(source))
+    model.config.catalog_fingerprint = None if catalog is None else catalog.fingerprint()
     conversion = Conversion(output, model, catalog, authors, moved, fields)
     _write(conversion, Path(source).name)
     return conversion
