@@ -90,6 +90,9 @@ def print_recommendations(
         print(f"    {title}")
     # A small catalog may leave fewer unread items than asked for.
     top_k = min(top_k, catalog.n_items - len(set(history.tolist())))
+    if top_k == 0:
+        print("Nothing is recommended: the history has every item of the catalog.")
+        return
     rows, scores = model.recommend(torch.from_numpy(history.astype("int64"))[None].to(model.device), top_k=top_k)
     target = None if test.targets is None else int(test.targets[user])
     print_ranking(catalog, rows[0].tolist(), scores[0].tolist(), target)
