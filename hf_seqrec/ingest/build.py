@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data.catalog import Catalog
 from .dataset_card import About
-from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_folder
+from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_dataset_folder
 from .engines import ENGINES, open_engine
 from .filters import apply_filters
 from .log_files import RawFile
@@ -101,7 +101,7 @@ def build_dataset(
         raise ValueError("`title_column` must come with `items`, the file that has this column.")
     about = about or About(raw.stem)
     check_replaceable(output)
-    with replacing_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
+    with replacing_dataset_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
         work = folder / "work"
         work.mkdir()
         engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)
