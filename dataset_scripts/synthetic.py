@@ -24,10 +24,10 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = build_synthetic(**vars(arguments))
     sequences = load_sequences(folder)
-    reachable, popularity = sequences.statistics["reachable"], sequences.statistics["popularity"]
+    reachable = sequences.statistics["reachable"]
     print(f"{folder}: {sequences}")
     for metric in ("hr@10", "ndcg@10"):
-        print(f"test {metric}: best reachable {reachable[metric]:.4f}, most popular {popularity[metric]:.4f}")
+        print(f"test {metric}: best reachable {reachable[metric]:.4f}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None, **cha
     folder = checkpoint_folder(name_or_path, revision)
     load_config(folder)
     model = _load_weights(folder, changes)
-    catalog = Catalog.load(folder)
+    catalog = Catalog.from_pretrained(folder)
     check_catalog_fits(model.config, catalog, f"{folder}/{CATALOG_FILE}")
     return Checkpoint(model, catalog)
 

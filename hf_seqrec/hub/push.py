@@ -99,7 +99,7 @@ def checked_files(folder: Path) -> list[Path]:
                 pass
         except SafetensorError as error:
             raise ValueError(f"{path} is cut short or damaged, so it was not pushed: {error}") from error
-    check_catalog_fits(config, Catalog.load(folder), f"{folder}/{CATALOG_FILE}")
+    check_catalog_fits(config, Catalog.from_pretrained(folder), f"{folder}/{CATALOG_FILE}")
     return files
 
 

@@ -43,7 +43,8 @@ def causal_conv1d(
     convolve = None
     if wanted not in ("reference", "chunked") and x.dtype != torch.float64 and weight.dtype != torch.float64:
         convolve = faster_op("causal_conv1d", x.device.type, wanted)
-    return (convolve or causal_conv1d_reference)(x, weight, bias, activation, initial_state, lengths)
+    y = (convolve or causal_conv1d_reference)(x, weight, bias, activation, initial_state, lengths)
+    return y, last_inputs(x, weight.shape[1], initial_state, lengths)
 
 
 def causal_conv1d_reference(
@@ -53,14 +54,13 @@ def causal_conv1d_reference(
     activation: str | None = None,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     r"""
-    Definition of `causal_conv1d`, in torch on any device and in any dtype.
+    Definition of the output `y` of `causal_conv1d`, `(b, l, d)`, in torch on any device and in any dtype.
 
         y_t = activation(bias + sum_j weight[:, j] * x_{t - (w - 1) + j})
 
-    The convolution of Gu and Dao 2023, https://arxiv.org/abs/2312.00752, Figure 3. Arguments and results as in
-    `causal_conv1d`.
+    The convolution of Gu and Dao 2023, https://arxiv.org/abs/2312.00752, Figure 3. Arguments as in `causal_conv1d`.
     """
     (b, length, d), width = x.shape, weight.shape[1]
     before = x.new_zeros(b, width - 1, d) if initial_state is None else initial_state.to(x.dtype).transpose(1, 2)
@@ -74,7 +74,7 @@ def causal_conv1d_reference(
         y = F.silu(y)
     if lengths is not None:
         y = y.masked_fill((torch.arange(length, device=x.device) >= lengths[:, None])[:, :, None], 0)
-    return y.to(x.dtype), last_inputs(x, width, initial_state, lengths)
+    return y.to(x.dtype)
 
 
 def last_inputs(x: Tensor, width: int, initial_state: Tensor | None, lengths: Tensor | None) -> Tensor:

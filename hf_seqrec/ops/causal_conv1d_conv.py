@@ -9,8 +9,6 @@ import causal_conv1d_cuda  # noqa: F401
 from causal_conv1d import causal_conv1d_fn
 from torch import Tensor
 
-from hf_seqrec.models.op_causal_conv import last_inputs
-
 
 def causal_conv1d(
     x: Tensor,
@@ -19,11 +17,11 @@ def causal_conv1d(
     activation: str | None = None,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     r"""
-    Depthwise causal convolution by causal-conv1d's kernel, and the inputs that the next position will still need.
+    Depthwise causal convolution by causal-conv1d's kernel: `(b, l, d)`.
 
-    Arguments and results as in `hf_seqrec.models.op_causal_conv.causal_conv1d`.
+    Arguments as in `causal_conv1d_reference` of `models/op_causal_conv.py`.
     """
     width = weight.shape[1]
     if initial_state is not None or lengths is not None or not 2 <= width <= 4 or x.numel() == 0:
@@ -37,4 +35,4 @@ def causal_conv1d(
         None if bias is None else bias.to(x.dtype),
         activation=activation,
     )
-    return y.transpose(1, 2), last_inputs(x, width, initial_state, lengths)
+    return y.transpose(1, 2)

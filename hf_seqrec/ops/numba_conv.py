@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_seqrec.models.op_causal_conv import last_inputs
-
 from . import numba_kernels as kernels
 from .numba_shares import Part, Share, Shares, address, operand, readable
 
@@ -18,9 +16,9 @@ def causal_conv1d(
     activation: str | None = None,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """
-    `hf_seqrec.models.op_causal_conv.causal_conv1d` on a CPU, in float32.
+    Output of `causal_conv1d_reference` of `models/op_causal_conv.py` on a CPU, in float32.
 
     Raises:
         TypeError: if a tensor is float64, which `causal_conv1d_reference` computes.
@@ -38,7 +36,7 @@ def causal_conv1d(
         None if initial_state is None else initial_state.float(),
         lengths,
     )
-    return y.to(x.dtype), last_inputs(x, weight.shape[1], initial_state, lengths)
+    return y.to(x.dtype)
 
 
 @torch.library.custom_op("hf_seqrec::numba_conv", mutates_args=(), device_types="cpu")

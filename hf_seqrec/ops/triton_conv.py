@@ -16,8 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hf_seqrec.models.op_causal_conv import last_inputs
-
 from .triton_kernels import sigmoid
 from .triton_launch import check_dtypes, contiguous_rows, on, processors, strides
 
@@ -32,21 +30,20 @@ def causal_conv1d(
     activation: str | None = None,
     initial_state: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     r"""
-    Depthwise causal convolution over positions on a GPU, and the inputs that the next position will still need.
+    Depthwise causal convolution over positions on a GPU: `(b, l, d)`.
 
-    Arguments and results as in `causal_conv1d` of `models/op_causal_conv.py`; differentiable once. `x` is read where
+    Arguments as in `causal_conv1d_reference` of `models/op_causal_conv.py`; differentiable once. `x` is read where
     it lies if its last axis is contiguous. Sums are float32 whatever the dtype of the inputs.
 
     Raises:
         TypeError: if an input is neither float32, bfloat16 nor float16.
     """
     check_dtypes(x=x, weight=weight, bias=bias, initial_state=initial_state)
-    final_state = last_inputs(x, weight.shape[1], initial_state, lengths)
     if x.numel() == 0:
-        return x.clone(), final_state
-    y = _conv(
+        return x.clone()
+    return _conv(
         contiguous_rows(x),
         weight.float().contiguous(),
         None if bias is None else bias.float().contiguous(),
@@ -54,7 +51,6 @@ def causal_conv1d(
         lengths,
         activation == "silu",
     )
-    return y, final_state
 
 
 @torch.library.custom_op("hf_seqrec::triton_conv", mutates_args=())

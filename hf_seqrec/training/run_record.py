@@ -107,7 +107,7 @@ def recorded_data(checkpoint: str | Path) -> dict[str, Any]:
         return run["data"]
     if not Path(checkpoint, CATALOG_FILE).is_file():
         return {}
-    catalog = Catalog.load(checkpoint)
+    catalog = Catalog.from_pretrained(checkpoint)
     return {"items": catalog.n_items, "catalog": catalog.fingerprint()}
 
 

@@ -180,7 +180,7 @@ class SeqRecTrainer(PushingTrainer):
             folder = newest_complete_checkpoint(Path(str(self.args.output_dir)))
         if folder and self.catalog is not None and Path(folder, CATALOG_FILE).is_file():
             found = {"items": self.catalog.n_items, "catalog": self.catalog.fingerprint()}
-            saved = Catalog.load(folder)
+            saved = Catalog.from_pretrained(folder)
             check_same_data(folder, {"items": saved.n_items, "catalog": saved.fingerprint()}, found)
 
     def _what_is_trained_on(self) -> dict[str, Any]:

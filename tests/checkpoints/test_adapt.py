@@ -72,7 +72,7 @@ class TestEveryModel:
         # Histories of b and d, rows 2 and 4 before and rows 4 and 2 after.
         before = model(torch.tensor([[2, 4, 2]])).logits
         encoder = {name: p.clone() for name, p in model.named_parameters() if name not in model.item_tables()}
-        model.adapt_to_catalog(OLD, NEW, keep_vanished=True)
+        adapt_to_catalog(model, OLD, NEW, keep_vanished=True)
         after = model(torch.tensor([[4, 2, 4]])).logits
         assert model.config.n_items == 6
         torch.testing.assert_close(after[:, [4, 2, 5, 6]], before[:, [2, 4, 1, 3]])
@@ -82,7 +82,7 @@ class TestEveryModel:
     @pytest.mark.parametrize("model_type", hf_seqrec.MODEL_TYPES)
     def test_saved_and_loaded(self, model_type, tmp_path):
         model = model_of(model_type)
-        model.adapt_to_catalog(OLD, NEW).catalog.save(tmp_path)
+        adapt_to_catalog(model, OLD, NEW).catalog.save(tmp_path)
         model.save_pretrained(tmp_path)
         loaded, catalog = load_checkpoint(tmp_path)
         assert catalog.item_ids.equals(NEW.item_ids)
@@ -93,7 +93,7 @@ class TestEveryModel:
     def test_the_bias_and_the_mask_row_of_bert4rec(self):
         model = model_of("bert4rec")
         mask = model.item_embeddings.weight[model.config.mask_row].clone()
-        model.adapt_to_catalog(OLD, NEW)
+        adapt_to_catalog(model, OLD, NEW)
         # 2.5 is the mean of 1, 2, 3, 4.
         assert model.output_bias.tolist() == [0.0, 2.5, 4.0, 2.5, 2.0]
         assert model.config.mask_row == 5
@@ -102,7 +102,7 @@ class TestEveryModel:
 
     def test_it_learns_afterwards(self):
         model = model_of("bert4rec").train()
-        model.adapt_to_catalog(OLD, NEW, keep_vanished=True)
+        adapt_to_catalog(model, OLD, NEW, keep_vanished=True)
         labels = torch.tensor([[-100, 6]])
         model(torch.tensor([[1, model.config.mask_row]]), labels=labels).loss.backward()
         for name, table in model.item_tables().items():
@@ -114,7 +114,7 @@ class TestNewItems:
     def test_mean(self):
         model = small_model(5)
         known = model.item_embeddings.weight[1:].clone()
-        model.adapt_to_catalog(OLD, NEW)
+        adapt_to_catalog(model, OLD, NEW)
         for row in (1, 3):
             torch.testing.assert_close(model.item_embeddings.weight[row], known.mean(dim=0))
 
@@ -125,7 +125,7 @@ class TestNewItems:
         for seed in (0, 0, 1):
             model = small_model(501)
             norms = model.item_embeddings.weight[1:].norm(dim=1)
-            model.adapt_to_catalog(old, new, new_items="random", seed=seed)
+            adapt_to_catalog(model, old, new, new_items="random", seed=seed)
             tables.append(model.item_embeddings.weight[251:])
         assert torch.equal(tables[0], tables[1])
         assert not torch.equal(tables[0], tables[2])
@@ -138,7 +138,7 @@ class TestNewItems:
         histories = HistoryDataset(sequences, np.arange(4), starts, stops, has_targets=False)
         model = small_model(5)
         a, b, c, d = model.item_embeddings.weight[1:].clone()
-        model.adapt_to_catalog(OLD, NEW, new_items="cooccurrence", histories=histories)
+        adapt_to_catalog(model, OLD, NEW, new_items="cooccurrence", histories=histories)
         x, new_d, y, new_b = model.item_embeddings.weight[1:]
         # Four events of d in all, one of b.
         expected = 2 / 4**0.5 * d + 1 / 1**0.5 * b
@@ -150,16 +150,16 @@ class TestNewItems:
 
     def test_errors(self):
         with pytest.raises(ValueError, match=r"`new_items` must be one of mean, cooccurrence, random, got 'zero'"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="zero")
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="zero")
         with pytest.raises(ValueError, match="`histories` must be given with `new_items='cooccurrence'`"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="cooccurrence")
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence")
         with pytest.raises(ValueError, match="The old catalog has 4 items, but the model has 12"):
             adapt_to_catalog(small_model(13), OLD, NEW)
         with pytest.raises(ValueError, match=r"The old catalog \(fingerprint \w+\) is not the model's \(0123\)"):
             small_model(5, catalog_fingerprint="0123").adapt_to_catalog(OLD, NEW)
         histories = leave_one_out(sequences_of([5, 6, 7, 8], n_items=9)).train
         with pytest.raises(ValueError, match=r"`histories` must be in the rows 1\.\.4 of the new catalog, got row 6"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="cooccurrence", histories=histories)
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence", histories=histories)
 
 
 class TestReplaceItems:

@@ -64,7 +64,7 @@ def test_shapes(model):
     assert output.last_hidden_state.shape[1] in (9, 10)
     assert model(input_ids, labels=next_items(input_ids)).last_hidden_state.shape == (3, 9, 24)
     assert output.loss is None
-    assert output.cache_params is None
+    assert output.cache is None
     assert torch.isneginf(output.logits[:, 0]).all()
     assert torch.isfinite(output.logits[:, 1:]).all()
 
@@ -111,10 +111,10 @@ def test_the_last_states_alone_are_those_of_all(model, num_hidden_layers):
 def test_the_last_states_alone_go_on_from_a_state(stateful_model):
     input_ids, later = histories(), histories(lengths=(2, 4, 3))
     expected = stateful_model(input_ids, use_cache=True)
-    cache = stateful_model(input_ids, use_cache=True, only_last=True).cache_params
+    cache = stateful_model(input_ids, use_cache=True, only_last=True).cache
     for ids in (later, later[:, :1]):
-        whole = stateful_model(ids, cache_params=expected.cache_params)
-        last = stateful_model(ids, cache_params=cache, only_last=True)
+        whole = stateful_model(ids, cache=expected.cache)
+        last = stateful_model(ids, cache=cache, only_last=True)
         torch.testing.assert_close(last.logits, whole.logits, rtol=1e-4, atol=1e-5)
 
 
@@ -172,8 +172,8 @@ def test_step_by_step_equals_at_once(stateful_model):
     expected = stateful_model(input_ids, output_logits=True).logits
     cache, logits = None, []
     for position in range(input_ids.shape[1]):
-        output = stateful_model(input_ids[:, position : position + 1], cache_params=cache, use_cache=True)
-        cache = output.cache_params
+        output = stateful_model(input_ids[:, position : position + 1], cache=cache, use_cache=True)
+        cache = output.cache
         logits.append(output.logits)
     torch.testing.assert_close(torch.stack(logits, dim=1), expected, rtol=1e-4, atol=1e-5)
 
@@ -182,8 +182,8 @@ def test_state_of_a_padded_batch_goes_on(stateful_model):
     # Rows of different lengths, fed in two parts cut anywhere: each row's state stops at its own last item.
     input_ids, lengths = histories(), torch.tensor(LENGTHS)
     later = histories(lengths=(2, 4, 3))
-    cache = stateful_model(input_ids, use_cache=True).cache_params
-    continued = stateful_model(later, cache_params=cache).logits
+    cache = stateful_model(input_ids, use_cache=True).cache
+    continued = stateful_model(later, cache=cache).logits
     for row in range(3):
         whole = torch.cat([input_ids[row, : lengths[row]], later[row][later[row] > 0]])
         torch.testing.assert_close(stateful_model(whole[None]).logits[0], continued[row], rtol=1e-4, atol=1e-5)

@@ -69,33 +69,33 @@ def test_equals_the_equations(gate):
 def test_state_goes_on(gate, attn_implementation):
     model = small(gate=gate)
     model.set_attn_implementation(attn_implementation)
-    cache = model(HISTORIES, use_cache=True).cache_params
-    later = model(torch.tensor([[7, 0], [8, 10]]), cache_params=cache).logits
+    cache = model(HISTORIES, use_cache=True).cache
+    later = model(torch.tensor([[7, 0], [8, 10]]), cache=cache).logits
     torch.testing.assert_close(model(torch.tensor([[3, 1, 4, 1, 5, 9, 7]])).logits[0], later[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model(torch.tensor([[2, 6, 5, 8, 10]])).logits[0], later[1], rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_a_state_can_be_picked():
     model = small()
-    cache = model(HISTORIES, use_cache=True).cache_params
-    cache.reorder_cache(torch.tensor([1, 1, 0]))
-    later = model(torch.tensor([[8], [10], [7]]), cache_params=cache).logits
+    cache = model(HISTORIES, use_cache=True).cache
+    cache.batch_select_indices(torch.tensor([1, 1, 0]))
+    later = model(torch.tensor([[8], [10], [7]]), cache=cache).logits
     for row, history in enumerate(([2, 6, 5, 8], [2, 6, 5, 10], [3, 1, 4, 1, 5, 9, 7])):
         torch.testing.assert_close(model(torch.tensor([history])).logits[0], later[row], rtol=1e-4, atol=1e-5)
 
 
 def test_a_state_can_be_emptied():
     model = small()
-    cache = model(HISTORIES, use_cache=True).cache_params
+    cache = model(HISTORIES, use_cache=True).cache
     cache.reset()
-    torch.testing.assert_close(model(HISTORIES, cache_params=cache).logits, model(HISTORIES).logits)
+    torch.testing.assert_close(model(HISTORIES, cache=cache).logits, model(HISTORIES).logits)
 
 
 def test_positions_end():
     model = small()
-    cache = model(HISTORIES, use_cache=True).cache_params
+    cache = model(HISTORIES, use_cache=True).cache
     with pytest.raises(ValueError, match="a history of 9 items, but this model has 8 positions"):
-        model(torch.tensor([[7, 7, 7], [7, 7, 7]]), cache_params=cache)
+        model(torch.tensor([[7, 7, 7], [7, 7, 7]]), cache=cache)
 
 
 def test_attention_weights_on_request():

@@ -55,25 +55,25 @@ def test_the_callers_padding_changes_nothing_where_the_authors_does():
 
 def test_positions_go_on_with_the_state():
     model = small()
-    cache = model(HISTORIES, use_cache=True).cache_params
-    later = model(torch.tensor([[7], [8]]), cache_params=cache).logits
+    cache = model(HISTORIES, use_cache=True).cache
+    later = model(torch.tensor([[7], [8]]), cache=cache).logits
     torch.testing.assert_close(model(torch.tensor([[3, 1, 4, 1, 5, 9, 7]])).logits[0], later[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model(torch.tensor([[2, 6, 5, 8]])).logits[0], later[1], rtol=1e-4, atol=1e-5)
 
 
 def test_positions_end():
     model = small()
-    cache = model(HISTORIES, use_cache=True).cache_params
+    cache = model(HISTORIES, use_cache=True).cache
     with pytest.raises(ValueError, match="a history of 9 items, but this model has 8 positions"):
-        model(torch.tensor([[7, 7, 7], [7, 7, 7]]), cache_params=cache)
+        model(torch.tensor([[7, 7, 7], [7, 7, 7]]), cache=cache)
 
 
 def test_state_has_a_fixed_size():
     model = small()
 
     def state_bytes(length):
-        (layer,) = model(HISTORIES[:1, :length], use_cache=True).cache_params.layers
-        return layer.conv_states[0].nbytes + sum(state.nbytes for state in layer.recurrent_states.values())
+        cache = model(HISTORIES[:1, :length], use_cache=True).cache
+        return sum(state.nbytes for state in cache.states.values())
 
     # 16 channels: 3 inputs of the convolution and 3 states each, in float32; and the number of items, in int64.
     assert state_bytes(1) == state_bytes(6) == 16 * (3 + 3) * 4 + 8

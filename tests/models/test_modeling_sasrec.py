@@ -130,10 +130,10 @@ def test_no_state_where_positions_move():
 
 def test_a_state_that_outgrows_the_positions():
     model = make(max_position_embeddings=9)
-    cache = model(INPUT_IDS, use_cache=True).cache_params
-    model(INPUT_IDS[:, :1], cache_params=cache)
+    cache = model(INPUT_IDS, use_cache=True).cache
+    model(INPUT_IDS[:, :1], cache=cache)
     with pytest.raises(ValueError, match="a history of 10 items, but this model has 9 positions"):
-        model(INPUT_IDS[:, :1], cache_params=cache)
+        model(INPUT_IDS[:, :1], cache=cache)
     # `recommend` keeps the most recent without a state.
     rows, _ = model.recommend(INPUT_IDS.repeat(1, 2), top_k=3)
     assert rows.shape == (1, 3)

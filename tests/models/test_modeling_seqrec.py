@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import set_seed
+from transformers.cache_utils import DynamicCache
 
 from hf_seqrec import Mamba4Rec, Mamba4RecConfig
 
@@ -41,10 +42,27 @@ def test_recommends_only_candidates(model):
 
 def test_recommends_from_a_state(model):
     whole = model.recommend(HISTORY[1:], top_k=3, exclude_seen=False)
-    cache = model(HISTORY[1:, :4], use_cache=True).cache_params
-    rows, scores = model.recommend(HISTORY[1:, 4:], top_k=3, exclude_seen=False, cache_params=cache)
+    cache = model(HISTORY[1:, :4], use_cache=True).cache
+    rows, scores = model.recommend(HISTORY[1:, 4:], top_k=3, exclude_seen=False, cache=cache)
     assert torch.equal(rows, whole[0])
     torch.testing.assert_close(scores, whole[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_cache_goes_by_its_earlier_name_too(model):
+    expected = model.recommend(HISTORY[1:], top_k=3, exclude_seen=False)
+    output = model(HISTORY[1:, :4], use_cache=True)
+    assert output.cache_params is output.cache
+    output = model(HISTORY[1:, 4:5], cache_params=output.cache_params)
+    rows, scores = model.recommend(HISTORY[1:, 5:], top_k=3, exclude_seen=False, cache_params=output.cache)
+    assert torch.equal(rows, expected[0])
+    torch.testing.assert_close(scores, expected[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="Pass `cache` only"):
+        model(HISTORY[1:, 4:], cache=output.cache, cache_params=output.cache)
+
+
+def test_refuses_a_cache_of_transformers(model):
+    with pytest.raises(TypeError, match="`cache` must be a `HistoryCache`, got DynamicCache"):
+        model(HISTORY, cache=DynamicCache(config=model.config))
 
 
 def test_recommending_leaves_the_mode_alone_and_uses_no_dropout(model):

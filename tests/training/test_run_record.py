@@ -52,7 +52,7 @@ def test_a_log_in_which_other_items_are_popular(started):
     ):
         load(log, run, *options)
     # What was built stays, and the run can be resumed with it.
-    assert Catalog.load(run / "dataset").item_ids.to_pylist() == ["i0", "i1", "i2", "i3"]
+    assert Catalog.from_pretrained(run / "dataset").item_ids.to_pylist() == ["i0", "i1", "i2", "i3"]
     sequences, _ = load(run / "dataset", run, *options)
     assert sequences.catalog.item_ids.to_pylist() == ["i0", "i1", "i2", "i3"]
 
