@@ -93,6 +93,7 @@ class RunArguments(NamedTuple):
                 **{name: value for name, value in self.network.items() if name not in of_the_machine},
                 **marked_fields(training, OnResume.SAME),
                 "histories of a step": histories,
+                "ranking": training.protocol.description,
             },
             # Which data these are their hashes tell, wherever they lie and however they were built.
             recorded={**dataclasses.asdict(self.data), **marked_fields(training, OnResume.RECORDED)},

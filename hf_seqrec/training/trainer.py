@@ -220,9 +220,9 @@ class SeqRecTrainer(PushingTrainer):
             self.collators.training,
             model.config.n_items,
             args.num_negatives,
-            args.negatives,
+            args.negatives_distribution,
             # Before the histories are cut into samples, in which an event is more than once.
-            item_counts=None if args.negatives == "uniform" else train_dataset.item_counts(),
+            item_counts=None if args.negatives_distribution == "uniform" else train_dataset.item_counts(),
             alpha=args.negatives_alpha,
             shared=args.share_negatives,
             log_q=args.loss == "sampled_softmax",

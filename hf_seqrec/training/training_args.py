@@ -8,9 +8,9 @@ import torch
 from transformers import TrainingArguments
 
 from ..data.objectives import TRAIN_ON
-from ..data.training_negatives import NEGATIVES, check_negatives
+from ..data.training_negatives import NEGATIVES_DISTRIBUTIONS, check_negatives
 from ..data.windows import check_stride
-from ..evaluation.protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
+from ..evaluation.protocol import RankingArguments
 from ..hub.upload import check_repo_id
 from ..models.configuration_seqrec import DEFAULT_NEGATIVES
 from .embedding_optimizer import EMBEDDING_OPTIMIZERS
@@ -18,7 +18,7 @@ from .run_record import OnResume
 
 
 @dataclass
-class SeqRecTrainingArguments(TrainingArguments):
+class SeqRecTrainingArguments(RankingArguments, TrainingArguments):
     r"""
     transformers' [`TrainingArguments`] with the defaults of sequential recommendation, and what histories need.
 
@@ -67,12 +67,12 @@ class SeqRecTrainingArguments(TrainingArguments):
             + "."
         },
     )
-    negatives: Annotated[str, OnResume.SAME] = field(
+    negatives_distribution: Annotated[str, OnResume.SAME] = field(
         default="uniform",
         metadata={
-            "help": "Where negatives are drawn from: all items alike, by popularity, the labels of the batch, or half "
+            "help": "How negatives are drawn: all items alike, by popularity, from the labels of the batch, or half "
             "uniform and half from the batch.",
-            "choices": list(NEGATIVES),
+            "choices": list(NEGATIVES_DISTRIBUTIONS),
         },
     )
     # As word2vec draws its negatives (https://arxiv.org/abs/1310.4546, Section 2.2).
@@ -127,27 +127,6 @@ class SeqRecTrainingArguments(TrainingArguments):
     )
     streaming_eval_users: Annotated[int, OnResume.SAME] = field(
         default=10_000, metadata={"help": "`streaming`: users, drawn at random, who are evaluated."}
-    )
-    eval_protocol: Annotated[str, OnResume.SAME] = field(
-        default="full",
-        metadata={
-            "help": "Rank the held-out item among the whole catalog (`full`: with the history excluded, and not), or "
-            "among itself and negatives (`sampled`), to compare with papers that do.",
-            "choices": list(PROTOCOLS),
-        },
-    )
-    eval_negatives: Annotated[int, OnResume.SAME] = field(
-        default=100, metadata={"help": "`sampled`: negatives of each user."}
-    )
-    eval_negatives_distribution: Annotated[str, OnResume.SAME] = field(
-        default="uniform",
-        metadata={
-            "help": "`sampled`: draw all items alike, or by their training events.",
-            "choices": list(DISTRIBUTIONS),
-        },
-    )
-    eval_negatives_seed: Annotated[int, OnResume.SAME] = field(
-        default=0, metadata={"help": "`sampled`: seed of the negatives; the same for all runs that are compared."}
     )
     early_stopping_patience: Annotated[int | None, OnResume.RECORDED] = field(
         default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
@@ -279,18 +258,11 @@ class SeqRecTrainingArguments(TrainingArguments):
         """Return the loss, what it compares with and where it is asked for, as far as they were chosen."""
         names = ["loss", "train_on"]
         if self.loss != "full_softmax":
-            names += ["num_negatives", "negatives", "share_negatives"]
-            names += ["negatives_alpha"] if self.negatives == "popularity" else []
+            names += ["num_negatives", "negatives_distribution", "share_negatives"]
+            names += ["negatives_alpha"] if self.negatives_distribution == "popularity" else []
             names += ["gbce_t"] if self.loss == "gbce" else []
         names += ["label_smoothing_factor"] if self.label_smoothing_factor else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-    @property
-    def protocol(self) -> EvaluationProtocol:
-        """How held-out items are ranked."""
-        return EvaluationProtocol(
-            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
-        )
 
     def _check_protocol(self) -> None:
         """Check the protocol, and choose the best checkpoint by a metric that it has."""
@@ -350,14 +322,14 @@ class SeqRecTrainingArguments(TrainingArguments):
         if self.loss == "full_softmax":
             given = {"num_negatives": self.num_negatives, "share_negatives": self.share_negatives}
             asked = [name for name, value in given.items() if value is not None]
-            asked += ["negatives"] if self.negatives != "uniform" else []
+            asked += ["negatives_distribution"] if self.negatives_distribution != "uniform" else []
             if asked:
                 raise ValueError(f"`{'`, `'.join(asked)}` must come with a `--loss` that samples, got {self.loss!r}.")
             return
         if self.num_negatives is None:
             self.num_negatives = DEFAULT_NEGATIVES[self.loss]
         assert self.num_negatives is not None  # only the full softmax has none
-        check_negatives(self.num_negatives, self.negatives)
+        check_negatives(self.num_negatives, self.negatives_distribution)
         if not self.negatives_alpha >= 0:
             raise ValueError(f"`negatives_alpha` must be at least 0, got {self.negatives_alpha}.")
         if not 0.0 <= self.gbce_t <= 1.0:

@@ -94,7 +94,7 @@ def test_recipes_that_are_none(tmp_path):
         ("train_sampling_strategy", "sequential"),
         ("loss", "hinge"),
         ("train_on", "first_position"),
-        ("negatives", "hard"),
+        ("negatives_distribution", "hard"),
         ("streaming_buffer_size", "0"),
         ("streaming_eval_users", "0"),
     ],
@@ -138,14 +138,14 @@ def test_losses_and_their_negatives():
     for loss, number in (("sampled_softmax", 512), ("bce", 1), ("gbce", 256), ("bpr", 1)):
         assert parse_run_arguments(["--loss", loss]).training.num_negatives == number
     gbce = ["--loss", "gbce", "--num_negatives", "8", "--share_negatives", "false", "--gbce_t", "0.5"]
-    arguments = parse_run_arguments([*gbce, "--negatives", "popularity", "--negatives_alpha", "1"])
+    arguments = parse_run_arguments([*gbce, "--negatives_distribution", "popularity", "--negatives_alpha", "1"])
     training = arguments.training
     assert (training.num_negatives, training.share_negatives, training.gbce_t) == (8, False, 0.5)
-    assert (training.negatives, training.negatives_alpha) == ("popularity", 1.0)
+    assert (training.negatives_distribution, training.negatives_alpha) == ("popularity", 1.0)
     assert training.objective() == {
         "loss": "gbce",
         "num_negatives": 8,
-        "negatives": "popularity",
+        "negatives_distribution": "popularity",
         "share_negatives": False,
         "negatives_alpha": 1.0,
         "gbce_t": 0.5,
@@ -160,12 +160,18 @@ def test_losses_and_their_negatives():
     ("given", "message"),
     [
         (["--num_negatives", "5"], "`num_negatives` must come with a `--loss` that samples, got 'full_softmax'"),
-        (["--negatives", "mixed", "--share_negatives", "true"], "`share_negatives`, `negatives` must come with"),
+        (
+            ["--negatives_distribution", "mixed", "--share_negatives", "true"],
+            "`share_negatives`, `negatives_distribution` must come with",
+        ),
         (
             ["--loss", "bce", "--num_negatives", "0"],
             "`num_negatives` must be at least 1 with uniform negatives, got 0",
         ),
-        (["--loss", "bce", "--negatives", "mixed"], "`num_negatives` must be at least 2 with mixed negatives, got 1"),
+        (
+            ["--loss", "bce", "--negatives_distribution", "mixed"],
+            "`num_negatives` must be at least 2 with mixed negatives, got 1",
+        ),
         (["--loss", "bpr", "--negatives_alpha", "-1"], "`negatives_alpha` must be at least 0, got -1.0"),
         (["--loss", "gbce", "--gbce_t", "1.5"], r"`gbce_t` must be in \[0, 1\], got 1.5"),
         (["--loss", "bce", "--label_smoothing_factor", "0.1"], "`label_smoothing_factor` must come with `--loss full"),

@@ -180,9 +180,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, order, win
 @pytest.mark.parametrize(
     "sampling",
     [
-        {"loss": "bce", "num_negatives": 2, "negatives": "in_batch"},
-        {"loss": "sampled_softmax", "num_negatives": 5, "negatives": "mixed", "share_negatives": True},
-        {"loss": "gbce", "num_negatives": 3, "negatives": "popularity", "train_on": "every_prefix"},
+        {"loss": "bce", "num_negatives": 2, "negatives_distribution": "in_batch"},
+        {"loss": "sampled_softmax", "num_negatives": 5, "negatives_distribution": "mixed", "share_negatives": True},
+        {"loss": "gbce", "num_negatives": 3, "negatives_distribution": "popularity", "train_on": "every_prefix"},
     ],
     ids=lambda sampling: sampling["loss"],
 )
@@ -243,7 +243,12 @@ def test_labels_are_smoothed_in_training_alone(tmp_path):
 def test_popularity_is_that_of_the_training_events(tmp_path):
     # Held out: 3 and 1, 5 and 5. Every prefix has the first events again and again; they count once.
     sequences = sequences_of([1, 1, 2, 3, 1], [2, 4, 5, 5], n_items=6)
-    arguments = {"loss": "bce", "negatives": "popularity", "negatives_alpha": 1.0, "train_on": "every_prefix"}
+    arguments = {
+        "loss": "bce",
+        "negatives_distribution": "popularity",
+        "negatives_alpha": 1.0,
+        "train_on": "every_prefix",
+    }
     popularity = trainer_for(tmp_path, sequences, **arguments).data_collator.popularity
     assert popularity.rows.tolist() == [1, 2, 4]
     shares = popularity.probabilities(popularity.rows, None)
