@@ -23,9 +23,9 @@ from hf_seqrec.training.curves import CurvesCallback
 from hf_seqrec.training.launch_checks import check_launcher
 from hf_seqrec.training.run_arguments import parse_run_arguments
 from hf_seqrec.training.run_data import load_run_data
-from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder, wants_resume
+from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder
 from hf_seqrec.training.run_model import load_start, make_run_model
-from hf_seqrec.training.run_results import write_results
+from hf_seqrec.training.run_results import write_run_results
 from hf_seqrec.training.trainer import SeqRecTrainer
 
 
@@ -36,8 +36,8 @@ def main() -> None:
     processes = PartialState()
     check_launcher(processes.num_processes)
     if processes.is_main_process:
-        resumes = wants_resume(args.resume_from_checkpoint)
-        claim_run_folder(args.output_dir, arguments.what_is_trained(), resumes, args.overwrite_output_dir)
+        identity = arguments.run_identity()
+        claim_run_folder(args.output_dir, identity, args.resume_from_checkpoint, args.overwrite_output_dir)
     processes.wait_for_everyone()
     set_seed(args.seed)
     if args.device.type == "cpu":
@@ -70,7 +70,7 @@ def main() -> None:
     metrics = trainer.evaluate() | tested
     trainer.save_model(_internal_call=True)  # pushed below, with its results
     if processes.is_main_process:
-        trainer.results = write_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
+        trainer.results = write_run_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
         trainer.create_model_card()
         print_results(sequences, splits, metrics, trainer.protocol)
         if args.shard_embeddings:

@@ -34,6 +34,7 @@ from ..data.histories import HistoryDataset
 from ..data.leave_one_out import leave_one_out
 from ..data.sequences import load_sequences
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..replacing_folder import check_new, replacing_folder
 from .card import write_model_card
 from .load import checkpoint_folder, load_checkpoint
 
@@ -68,7 +69,7 @@ def apply_change(
         seed (`int`, *optional*, defaults to 0): Of `"random"`.
 
     Raises:
-        ValueError: if the rule is unknown, the model has another number of items than the old catalog, or
+        ValueError: if the rule is unknown, the old catalog is not the model's, or
             `"cooccurrence"` has no histories.
     """
     if new_items not in NEW_ITEMS:
@@ -77,6 +78,12 @@ def apply_change(
         raise ValueError(
             f"The old catalog has {change.n_old:,} items, but the model has {model.config.n_items:,}. Pass the "
             "catalog that was saved with the model."
+        )
+    if model.config.catalog_fingerprint not in (None, change.old_fingerprint):
+        raise ValueError(
+            f"The old catalog (fingerprint {change.old_fingerprint}) is not the model's "
+            f"({model.config.catalog_fingerprint}): it has other items, or another order. Pass the catalog that was "
+            "saved with the model."
         )
     is_new = change.old_rows == 0
     neighbours = None
@@ -95,6 +102,7 @@ def apply_change(
         values[torch.from_numpy(is_new)] = _initial_values(known, int(is_new.sum()), new_items, neighbours, generator)
         tables[name] = values
     model.replace_items(tables)
+    model.config.catalog_fingerprint = change.catalog.fingerprint()
 
 
 def _initial_values(
@@ -269,8 +277,7 @@ def adapt_checkpoint(
         ValueError: if the checkpoint is damaged or of another kind of model, or the catalogs share no item.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"`output` must be new or an empty folder, but there is something at {output}.")
+    check_new(output)
     folder = checkpoint_folder(checkpoint, revision)
     model, old = load_checkpoint(folder)
     histories = None
@@ -300,21 +307,16 @@ def adapt_checkpoint(
 def _write(
     model: SeqRecPreTrainedModel, catalog: Catalog, output: Path, trained_with: Path, said: dict[str, Any]
 ) -> None:
-    """Write a checkpoint folder beside `output`, and give it its name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    catalog.save(temporary)
-    # What was measured of the old catalog does not hold for the new one.
-    write_model_card(temporary, model.config, None)
-    if trained_with.is_file():
-        # The length of the histories that the encoder was trained with is in it.
-        shutil.copy(trained_with, temporary)
-    (temporary / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    if output.exists():
-        output.rmdir()
-    temporary.rename(output)
+    """Write a checkpoint folder, whole or not at all."""
+    with replacing_folder(output) as folder:
+        model.save_pretrained(folder)
+        catalog.save(folder)
+        # What was measured of the old catalog does not hold for the new one.
+        write_model_card(folder, model.config, None)
+        if trained_with.is_file():
+            # The length of the histories that the encoder was trained with is in it.
+            shutil.copy(trained_with, folder)
+        (folder / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,19 +9,17 @@ are shown where they lie beside it under the same name (`.png`).
 
 import argparse
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from ..evaluation.results import Results, read_results
 from ..models import model_class
 
 CARD_FILE = "README.md"
-RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
 # Where the name of the repository goes when it is known.
 _REPOSITORY = "this/repository"
@@ -30,7 +28,7 @@ _CUT_OFFS = (1, 5, 10, 20)
 
 
 def write_model_card(
-    folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None, repo_id: str | None = None
+    folder: str | Path, config: PreTrainedConfig, results: Results | None, repo_id: str | None = None
 ) -> Path:
     r"""
     Write `README.md` into a checkpoint folder and return its path.
@@ -47,7 +45,7 @@ def write_model_card(
     return path
 
 
-def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None) -> ModelCard:
+def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: Results | None) -> ModelCard:
     """Render the card of a checkpoint folder; the arguments are those of [`write_model_card`]."""
     picture = CURVES_FILE if Path(folder, CURVES_FILE).is_file() else None
     return render_model_card(config.model_type, config.n_items, results, picture)
@@ -64,9 +62,7 @@ def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
     return card
 
 
-def render_model_card(
-    model_type: str, n_items: int, results: dict[str, Any] | None, picture: str | None = None
-) -> ModelCard:
+def render_model_card(model_type: str, n_items: int, results: Results | None, picture: str | None = None) -> ModelCard:
     r"""
     Render the card: metadata that the Hub reads, how to load the model, and how every number was measured.
 
@@ -129,7 +125,7 @@ tends to come next in the log.
 _NO_LICENCE = "No licence was chosen for the weights."
 
 
-def _licences(results: dict[str, Any] | None) -> str:
+def _licences(results: Results | None) -> str:
     """Say on what terms the weights, the code and the data are."""
     source = {} if results is None else results["statistics"].get("about", {})
     lines = [f"{_NO_LICENCE} The code in this repository is part of hf-seqrec, Apache-2.0."]
@@ -146,7 +142,7 @@ def _licences(results: dict[str, Any] | None) -> str:
     return "## Licence\n\n" + "\n\n".join(lines)
 
 
-def _citations(model_type: str, results: dict[str, Any] | None) -> str:
+def _citations(model_type: str, results: Results | None) -> str:
     """Name who proposed the model, as its class does, and what the data asks to be cited with."""
     first_line = (inspect.getdoc(model_class(model_type)) or "").splitlines()[0]
     found = re.match(r"\S+ \([^)]*https?://[^)]*\)", first_line)
@@ -158,11 +154,11 @@ def _citations(model_type: str, results: dict[str, Any] | None) -> str:
     return "\n\n".join(parts)
 
 
-def _dataset_name(results: dict[str, Any]) -> str:
+def _dataset_name(results: Results) -> str:
     return Path(str(results["dataset"])).stem
 
 
-def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
+def _eval_results(results: Results) -> list[EvalResult]:
     """List the test metrics for the Hub's leaderboards, in every ranking of the protocol."""
     return [
         EvalResult(
@@ -183,13 +179,13 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _rankings(results: dict[str, Any]) -> dict[str, str]:
+def _rankings(results: Results) -> dict[str, str]:
     """Return what each suffix of a metric's name says; results of earlier versions have the full ranking alone."""
     full = {"": "full ranking, history excluded", "_with_seen": "full ranking, history not excluded"}
     return results.get("rankings", full)
 
 
-def _results(results: dict[str, Any]) -> str:
+def _results(results: Results) -> str:
     metrics = results["metrics"]
     header = ["split", "ranking", *(f"{shown}@{k}" for shown in _METRIC_NAMES.values() for k in (5, 10, 20))]
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
@@ -222,7 +218,7 @@ def _results(results: dict[str, Any]) -> str:
 ```"""
 
 
-def _data(results: dict[str, Any]) -> str:
+def _data(results: Results) -> str:
     """Say what the numbers were measured on: counts, histories, what was filtered."""
     statistics = results["statistics"]
     counts = ", ".join(f"{statistics[f'n_{name}']:,} {name}" for name in ("users", "items", "interactions"))
@@ -238,28 +234,44 @@ def _data(results: dict[str, Any]) -> str:
     return f"{text}."
 
 
-def _how_made(results: dict[str, Any]) -> str:
+def _how_made(results: Results) -> str:
     """Say how the checkpoint was trained, or, in the results of an evaluation alone, how long that took."""
     hardware = results["hardware"]
     where = f"{hardware['device']} ({hardware['threads']} threads, {hardware['processes']} process(es))"
-    if hardware.get("peak_memory_bytes"):
-        where += f", at most {hardware['peak_memory_bytes'] / 2**30:.1f} GiB of memory"
+    if peak := hardware.get("peak_memory_bytes"):
+        where += f", at most {peak / 2**30:.1f} GiB of memory"
+        if reserved := hardware.get("peak_reserved_bytes"):
+            where += f" allocated and {reserved / 2**30:.1f} GiB reserved"
     if "epochs" not in results:
         return (
             f"Evaluated in {results['evaluation_seconds']:,.0f} s on {where}, histories of {results['max_length']} "
             f"items, {results['parameters']:,} parameters."
         )
-    objective = ", ".join(f"{name} {value}" for name, value in results.get("objective", {}).items())
+    objective = [f"{name} {value}" for name, value in results.get("objective", {}).items()]
+    if "optimizer" in results:
+        objective.append(f"{results['optimizer']} at {results['learning_rate']:g}, {results['lr_scheduler']}")
+        objective.append(f"{results['batch']['histories_per_step']} histories a step")
     resumed_from = results.get("resumed_from")
     seconds = f"{results['train_seconds']:,.0f} s" + (f" since it went on from {resumed_from}" if resumed_from else "")
     return (
         f"Trained for {results['epochs']:.0f} epochs in {seconds} on {where}, seed "
-        f"{results['seed']}, {results['parameters']:,} parameters{f'; {objective}' if objective else ''};\n"
+        f"{results['seed']}, {results['parameters']:,} parameters{'; ' if objective else ''}{', '.join(objective)}"
+        f"{_changes(results)};\n"
         f"the checkpoint of step {results['best_step']} was the best on validation."
     )
 
 
-def _details(results: dict[str, Any]) -> str:
+def _changes(results: Results) -> str:
+    """Say what a run did otherwise from a checkpoint on."""
+    text = ""
+    for change in results.get("changed_on_resume", []):
+        values = {name: pair for name, pair in change.items() if name != "resumed_from"}
+        shown = ", ".join(f"{name} {after} instead of {before}" for name, (before, after) in values.items())
+        text += f"; from {change['resumed_from']} on {shown}"
+    return text
+
+
+def _details(results: Results) -> str:
     """Say, where it was measured, how sure the test metrics are, for whom they are good, and what is recommended."""
     metrics, paragraphs = results["metrics"], []
     intervals = [
@@ -291,13 +303,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
     for path in parser.parse_args(command_line).results:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in ("model_type", "statistics", "metrics", "protocol") if name not in results]
-        if missing:
-            parser.error(
-                f"{path} does not hold results: {', '.join(missing)} missing. Take the `results.json` of a run, or "
-                "what `hf-seqrec evaluate --output` wrote."
-            )
+        try:
+            results = read_results(path)
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
         card = path.with_suffix(".md")
         curves = path.with_suffix(".png")
         picture = curves.name if curves.is_file() else None

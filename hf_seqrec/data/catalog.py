@@ -167,9 +167,19 @@ class Catalog:
         return _column(self.table, "count").to_numpy(zero_copy_only=False)
 
     def fingerprint(self) -> str:
-        """Return a short hash, in hexadecimal, of the raw ids in the order of their rows."""
-        ids = pa.record_batch([self.item_ids], ["item_id"]).serialize()
-        return hashlib.blake2b(ids, digest_size=8).hexdigest()
+        """
+        Return a short hash, in hexadecimal, of the raw ids in the order of their rows.
+
+        Checkpoints keep it, so it depends on the ids alone, not on Arrow's version nor on how the array was made.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        if self.n_items:
+            _, ends, text = self.item_ids.buffers()
+            begin = self.item_ids.offset
+            offsets = np.frombuffer(ends, dtype=np.int32)[begin : begin + self.n_items + 1]
+            digest.update(np.diff(offsets).astype("<i4").data)
+            digest.update(memoryview(text)[offsets[0] : offsets[-1]])
+        return digest.hexdigest()
 
     @cached_property
     def titles(self) -> list[str] | None:
@@ -277,6 +287,36 @@ class Catalog:
             )
         taken = np.array(values.take(pa.array(rows.ravel().astype(np.int64) - 1)).to_pylist(), dtype=object)
         return taken.reshape(rows.shape).tolist()
+
+
+def check_catalog_fits(config: Any, catalog: Catalog, name: str = "`catalog`") -> None:
+    r"""
+    Do nothing where a catalog is the one whose rows a model knows.
+
+    Checkpoints without `catalog_fingerprint`, such as those of earlier versions, are compared by size alone.
+
+    Args:
+        config ([`SeqRecConfig`]): The model's configuration.
+        catalog ([`Catalog`]): What its rows are said to stand for.
+        name (`str`, *optional*): What the error calls the catalog, such as its file.
+
+    Raises:
+        ValueError: if the catalog has another number of items, other items, or the same in another order.
+    """
+    if catalog.n_items != config.n_items:
+        raise ValueError(
+            f"{name} has {catalog.n_items:,} items, but the model has {config.n_items:,}. Pass the catalog that was "
+            f"saved with the model; a new model needs `vocab_size={type(config).__name__}.vocab_size_for("
+            f"{catalog.n_items})` for this one."
+        )
+    # A configuration class that came with an older checkpoint has no such field.
+    expected, found = getattr(config, "catalog_fingerprint", None), catalog.fingerprint()
+    if expected not in (None, found):
+        raise ValueError(
+            f"{name} is not the model's: it has as many items, but other ones or another order (fingerprint {found}, "
+            f"the model's {expected}), so each row would stand for another item. Pass the catalog that was saved with "
+            "the model, or carry the model over to this one with `hf-seqrec adapt`."
+        )
 
 
 def _download(name: str, repo_type: str, revision: str | None) -> Path:

@@ -1,7 +1,7 @@
 """Among which items the held-out one is ranked: the whole catalog, or itself and some negatives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,38 @@ class EvaluationProtocol:
             candidates = np.column_stack([batch["targets"].numpy(), batch["eval_negatives"].numpy()])
             ranks.append(ranks_from_candidates(counts[candidates]))
         return self.metrics([np.concatenate(ranks)])
+
+
+@dataclass
+class RankingArguments:
+    """How held-out items are ranked: options of a run and of an evaluation."""
+
+    eval_protocol: str = field(
+        default="full",
+        metadata={
+            "help": "Rank the held-out item among the whole catalog (`full`: with the history excluded, and not), or "
+            "among itself and negatives (`sampled`), to compare with papers that do.",
+            "choices": list(PROTOCOLS),
+        },
+    )
+    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
+    eval_negatives_distribution: str = field(
+        default="uniform",
+        metadata={
+            "help": "`sampled`: draw all items alike, or by their training events.",
+            "choices": list(DISTRIBUTIONS),
+        },
+    )
+    eval_negatives_seed: int = field(
+        default=0, metadata={"help": "`sampled`: seed of the negatives; the same for all runs that are compared."}
+    )
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How held-out items are ranked."""
+        return EvaluationProtocol(
+            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
+        )
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:

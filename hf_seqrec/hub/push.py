@@ -9,7 +9,6 @@ The token is that of `hf auth login` or of the environment (HF_TOKEN).
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -21,10 +20,11 @@ from typing import Any
 from huggingface_hub import CommitInfo
 from safetensors import SafetensorError, safe_open
 
-from ..checkpoints.card import CARD_FILE, RESULTS_FILE, card_of_folder, of_repository
+from ..checkpoints.card import CARD_FILE, card_of_folder, of_repository
 from ..checkpoints.load import load_config
-from ..data.catalog import Catalog
+from ..data.catalog import CATALOG_FILE, Catalog, check_catalog_fits
 from ..data.sequences import is_dataset_folder
+from ..evaluation.results import RESULTS_FILE, read_results
 from .metric_space import MODULES, push_metric_space, write_metric_space
 from .upload import PushError, check_holds_no_token, check_repo_id, how_to_push_again, make_repository, upload
 
@@ -99,12 +99,7 @@ def checked_files(folder: Path) -> list[Path]:
                 pass
         except SafetensorError as error:
             raise ValueError(f"{path} is cut short or damaged, so it was not pushed: {error}") from error
-    n_items = Catalog.from_pretrained(folder).n_items
-    if n_items != config.n_items:
-        raise ValueError(
-            f"{folder}: catalog.parquet has {n_items} items, but the model has {config.n_items}. One of the two files "
-            "belongs to another checkpoint; copy the right one."
-        )
+    check_catalog_fits(config, Catalog.from_pretrained(folder), f"{folder}/{CATALOG_FILE}")
     return files
 
 
@@ -113,7 +108,7 @@ def _card(folder: Path) -> str:
     if card.is_file():
         return card.read_text(encoding="utf-8")
     results = folder / RESULTS_FILE
-    measured: Any = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
+    measured = read_results(results) if results.is_file() else None
     return str(card_of_folder(folder, load_config(folder), measured))
 
 

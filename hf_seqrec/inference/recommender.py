@@ -11,7 +11,7 @@ import torch
 from transformers.utils import logging
 
 from ..checkpoints.load import load_checkpoint
-from ..data.catalog import Catalog
+from ..data.catalog import Catalog, check_catalog_fits
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .recommendation import Answer, Recommendation, Rows, warn_of
 
@@ -34,7 +34,7 @@ class Recommender:
         catalog ([`Catalog`]): The one that the model was trained with.
 
     Raises:
-        ValueError: if the model has another number of items than the catalog.
+        ValueError: if the catalog is not the model's, see [`check_catalog_fits`].
 
     Example:
 
@@ -49,11 +49,7 @@ class Recommender:
     """
 
     def __init__(self, model: SeqRecPreTrainedModel, catalog: Catalog) -> None:
-        if catalog.n_items != model.config.n_items:
-            raise ValueError(
-                f"`catalog` has {catalog.n_items} items, but `model` has {model.config.n_items}. Pass the catalog "
-                "that was saved with the model; `Recommender.from_pretrained` loads both."
-            )
+        check_catalog_fits(model.config, catalog)
         self.model = model.eval()
         self.catalog = catalog
 

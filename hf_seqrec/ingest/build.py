@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data.catalog import Catalog
 from .dataset_card import About
-from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_folder
+from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_dataset_folder
 from .engines import ENGINES, open_engine
 from .filters import apply_filters
 from .log_files import RawFile
@@ -61,6 +61,7 @@ def build_dataset(
     about: About | None = None,
     fingerprint: str | None = None,
     progress: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     r"""
     Turn a log of interactions into a dataset folder and return its path.
@@ -78,6 +79,8 @@ def build_dataset(
         about (`About`, *optional*): What the card says of the source.
         fingerprint (`str`, *optional*): Noted in `statistics.json`, to recognise what was built from what.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+        check (`Callable[[Path], None]`, *optional*): Is given the finished folder before it takes the place of an
+            earlier one; what it raises leaves that as it was.
 
     Raises:
         ImportError: if the engine is not installed.
@@ -99,7 +102,7 @@ def build_dataset(
         raise ValueError("`title_column` must come with `items`, the file that has this column.")
     about = about or About(raw.stem)
     check_replaceable(output)
-    with replacing_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
+    with replacing_dataset_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
         work = folder / "work"
         work.mkdir()
         engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)
@@ -147,6 +150,8 @@ def build_dataset(
         finally:
             engine.close()
             shutil.rmtree(work)
+        if check is not None:
+            check(folder)
     return Path(output)
 
 

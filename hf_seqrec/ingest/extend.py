@@ -17,7 +17,7 @@ from ..data.catalog import Catalog
 from ..data.sequences import SEQUENCES_FOLDER, STATISTICS_FILE, is_dataset_folder
 from .build import BuildArguments
 from .dataset_card import About
-from .dataset_folder import fill_dataset_folder, replacing_folder
+from .dataset_folder import fill_dataset_folder, replacing_dataset_folder
 from .engines import open_engine
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
@@ -59,7 +59,7 @@ def extend_dataset(
         build_arguments (`BuildArguments`, *optional*): Engine and memory. Files stay as they are; new users get one.
         items (`RawFile`, *optional*): What is known about the new items, instead of `arguments.items`.
         output (`str`, *optional*): Another place for the result. The folder itself is replaced when left out, at the
-            end: see `replacing_folder`.
+            end: see `replacing_dataset_folder`.
         about (`About`, *optional*): What the card says of the source.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
 
@@ -80,7 +80,7 @@ def extend_dataset(
     arguments, build_arguments = arguments or InteractionsArguments(), build_arguments or BuildArguments()
     _check_filters(arguments)
     items = items or (RawFile.open(arguments.items) if arguments.items else None)
-    with replacing_folder(output or folder) as new, tqdm(total=2, disable=not progress) as bar:
+    with replacing_dataset_folder(output or folder) as new, tqdm(total=2, disable=not progress) as bar:
         work = new / "work"
         work.mkdir()
         engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,21 @@ def resolve_dataset(
         ) from error
 
 
-def resolve_folder(name_or_path: str | Path, output_dir: str | Path, **options: Any) -> str:
-    """Return the folder of a dataset (built first where it is a log) or its id on the Hub; see [`resolve_dataset`]."""
+def resolve_folder(
+    name_or_path: str | Path, output_dir: str | Path, check: Callable[[Path], None] | None = None, **options: Any
+) -> str:
+    r"""
+    Return the folder of a dataset (built first where it is a log) or its id on the Hub.
+
+    Args:
+        name_or_path, output_dir, options: See [`resolve_dataset`].
+        check (`Callable[[Path], None]`, *optional*): Is given the folder that is built from a log before it takes the
+            place of an earlier one; what it raises leaves that as it was.
+    """
     options = {name: value for name, value in options.items() if value is not None}
     path, built = Path(name_or_path), Path(output_dir) / "dataset"
     if path.is_file():
-        return _from_log(path, built, InteractionsArguments(**options))
+        return _from_log(path, built, InteractionsArguments(**options), check)
     if options:
         raise ValueError(
             f"`{'`, `'.join(options)}` must be left out unless the dataset is a file of interactions; {name_or_path} "
@@ -79,11 +89,11 @@ def resolve_folder(name_or_path: str | Path, output_dir: str | Path, **options: 
     return str(name_or_path)
 
 
-def _from_log(log: Path, built: Path, arguments: InteractionsArguments) -> str:
+def _from_log(log: Path, built: Path, arguments: InteractionsArguments, check: Callable[[Path], None] | None) -> str:
     items = Path(arguments.items) if arguments.items else log.with_suffix(".item")
     fingerprint = _fingerprint(dataclasses.asdict(arguments), _state(log), _state(items))
     if not _was_built(built, fingerprint):
-        build_dataset(log, built, arguments, fingerprint=fingerprint)
+        build_dataset(log, built, arguments, fingerprint=fingerprint, check=check)
     return str(built)
 
 

@@ -26,4 +26,4 @@ class MambaRecConfig(StateSpaceConfig):
     model_type = "mambarec"
 
     # Of Mamba's own stack of blocks.
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: int | float = 1e-5

@@ -1,5 +1,6 @@
 """Configuration of MoEMaTrRec."""
 
+from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -44,9 +45,9 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
     gate: Literal["sequence", "token"] = "sequence"
     max_position_embeddings: int = 200
     num_attention_heads: int = 1
-    attention_probs_dropout_prob: float = 0.2
+    attention_probs_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     intermediate_size: int | None = None
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: int | float = 1e-6
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -1,5 +1,6 @@
 """Configuration shared by every sequential recommender: the catalog's size and the fields each network has."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -14,6 +15,10 @@ DEFAULT_NEGATIVES = {"full_softmax": None, "sampled_softmax": 512, "bce": 1, "gb
 class SeqRecConfig(PreTrainedConfig):
     r"""
     Base of all configurations. Each model's own configuration adds the fields of its network.
+
+    A field's metadata say how a run may set it: `in_recipes=False` is not an argument of a run (it follows from the
+    catalog, from the training arguments or from how the model is used); no weight depends on what is
+    `free_in_fine_tuning`; and what is `of_the_machine` says how to compute, not what, so a resumed run may change it.
 
     Args:
         vocab_size (`int`, *optional*, defaults to 3417):
@@ -41,6 +46,9 @@ class SeqRecConfig(PreTrainedConfig):
             Calibration of `"gbce"`, in [0, 1].
         label_smoothing (`float`, *optional*, defaults to 0.0):
             Share of each target, in [0, 1], that the full softmax spreads over all items in training.
+        catalog_fingerprint (`str`, *optional*):
+            [`Catalog.fingerprint`] of the catalog whose rows the model knows; `None` where it is not recorded. Another
+            catalog is refused.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -50,19 +58,20 @@ class SeqRecConfig(PreTrainedConfig):
     # Rows of the item embedding that are no items: padding, row 0.
     n_special_rows = 1
 
-    vocab_size: int = 3417
+    vocab_size: int = field(default=3417, metadata={"in_recipes": False})
     hidden_size: int = 64
     num_hidden_layers: int = 1
-    hidden_dropout_prob: float = 0.2
+    hidden_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     max_position_embeddings: int | None = None
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    item_loss: str = "full_softmax"
-    num_negatives: int | None = None
-    gbce_t: float = 0.75
-    label_smoothing: float = 0.0
-    pad_token_id: int | None = 0
-    use_cache: bool = False
+    initializer_range: int | float = 0.02
+    layer_norm_eps: int | float = 1e-12
+    item_loss: str = field(default="full_softmax", metadata={"in_recipes": False})
+    num_negatives: int | None = field(default=None, metadata={"in_recipes": False})
+    gbce_t: int | float = field(default=0.75, metadata={"in_recipes": False})
+    label_smoothing: int | float = field(default=0.0, metadata={"in_recipes": False})
+    catalog_fingerprint: str | None = field(default=None, metadata={"in_recipes": False})
+    pad_token_id: int | None = field(default=0, metadata={"in_recipes": False})
+    use_cache: bool = field(default=False, metadata={"in_recipes": False})
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.n_items < 1:

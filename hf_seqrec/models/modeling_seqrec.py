@@ -201,6 +201,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self.config.vocab_size = type(self.config).vocab_size_for(len(values))
         # Its catalog is not that of the checkpoint it came from any more.
         self.name_or_path = ""
+        self.config.catalog_fingerprint = None
 
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs

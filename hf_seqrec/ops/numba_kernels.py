@@ -10,6 +10,7 @@ channels contiguous. A block is `WIDTH` neighbouring channels, one vector; the l
 """
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ from numba.core.imputils import lower_builtin
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba sets it from the environment
+    warnings.warn("NUMBA_DISABLE_JIT is set, so torch computes what numba would, more slowly.", stacklevel=1)
+    raise ImportError("NUMBA_DISABLE_JIT is set, and these kernels only run compiled")
 
 _triple, _, _features = cpu_target.target_context.codegen().magic_tuple()
 _IS_X86 = _triple.startswith(("x86_64", "i686", "i386"))

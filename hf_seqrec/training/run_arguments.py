@@ -1,11 +1,12 @@
 """The arguments of a run: a recipe's flat YAML and the command line, which wins, as typed records."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig
@@ -14,55 +15,32 @@ from ..checkpoints.adapt import NEW_ITEMS
 from ..checkpoints.load import checkpoint_folder, load_config
 from ..ingest.open_dataset import DataArguments
 from ..models import MODEL_TYPES, config_class
+from .run_record import OnResume, RunIdentity, marked_fields
 from .training_args import SeqRecTrainingArguments
-
-# Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe, and those
-# that record the training arguments.
-_NOT_IN_RECIPES = {
-    "vocab_size",
-    "pad_token_id",
-    "use_cache",
-    "item_loss",
-    "num_negatives",
-    "gbce_t",
-    "label_smoothing",
-}
-
-
-# Of a model's configuration, what says how to compute and not what: a resumed run may do so on another machine.
-_OF_THE_MACHINE = {"scan_backend"}
-
-# Of a checkpoint's configuration, what no weight depends on.
-_MAY_CHANGE = _OF_THE_MACHINE | {
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "mask_probability",
-    "mask_last_probability",
-}
 
 
 @dataclass
 class ModelArguments:
     """Which model to train. The fields of its configuration are arguments too (`--hidden_size 64`)."""
 
-    model_type: str = field(
+    model_type: Annotated[str, OnResume.SAME] = field(
         default="mamba4rec",
         metadata={
             "help": "Which system to train. With `model_name_or_path` that of the checkpoint.",
             "choices": list(MODEL_TYPES),
         },
     )
-    model_name_or_path: str | None = field(
+    model_name_or_path: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "Go on from a checkpoint folder, or a model on the Hub, instead of random weights. Items with the "
             "same raw id keep their embedding."
         },
     )
-    model_revision: str | None = field(
+    model_revision: Annotated[str | None, OnResume.SAME] = field(
         default=None, metadata={"help": "`model_name_or_path`: branch, tag or commit on the Hub."}
     )
-    new_items: str | None = field(
+    new_items: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "`model_name_or_path`: what items start from that the checkpoint does not know, see "
@@ -70,11 +48,11 @@ class ModelArguments:
             "choices": list(NEW_ITEMS),
         },
     )
-    keep_vanished_items: bool = field(
+    keep_vanished_items: Annotated[bool, OnResume.SAME] = field(
         default=False,
         metadata={"help": "`model_name_or_path`: keep the checkpoint's items that the dataset does not have."},
     )
-    freeze_encoder: bool = field(
+    freeze_encoder: Annotated[bool, OnResume.SAME] = field(
         default=False, metadata={"help": "`model_name_or_path`: train nothing but what the model has for each item."}
     )
 
@@ -103,13 +81,23 @@ class RunArguments(NamedTuple):
     data: DataArguments
     training: SeqRecTrainingArguments
 
-    def what_is_trained(self) -> dict[str, Any]:
-        """Return the arguments that a resumed run may not change: the model, its network and the data."""
-        model = dataclasses.asdict(self.model)
-        if self.model.model_name_or_path is None:
-            model = {"model_type": self.model.model_type}
-        network = {name: value for name, value in self.network.items() if name not in _OF_THE_MACHINE}
-        return model | network | dataclasses.asdict(self.data)
+    def run_identity(self) -> RunIdentity:
+        """Return what a resumed run must share, and what it may change on the record."""
+        fields = dataclasses.fields(config_class(self.model.model_type))
+        of_the_machine = {field.name for field in fields if field.metadata.get("of_the_machine")}
+        training = self.training
+        histories = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+        return RunIdentity(
+            same={
+                **marked_fields(self.model, OnResume.SAME),
+                **{name: value for name, value in self.network.items() if name not in of_the_machine},
+                **marked_fields(training, OnResume.SAME),
+                "histories of a step": histories,
+                "ranking": training.protocol.description,
+            },
+            # Which data these are their hashes tell, wherever they lie and however they were built.
+            recorded={**dataclasses.asdict(self.data), **marked_fields(training, OnResume.RECORDED)},
+        )
 
 
 def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArguments:
@@ -180,7 +168,9 @@ def _check_start(
 ) -> None:
     """Check what is asked of a checkpoint to go on from, and choose how new items start."""
     changed = sorted(name for name, value in network.items() if value != getattr(start, name))
-    refused = [name for name in changed if name not in _MAY_CHANGE]
+    fields = dataclasses.fields(type(start))
+    free = {field.name for field in fields if field.metadata.keys() & {"free_in_fine_tuning", "of_the_machine"}}
+    refused = [name for name in changed if name not in free]
     if refused:
         differences = ", ".join(f"{name}: {getattr(start, name)!r} there, {network[name]!r} here" for name in refused)
         raise ValueError(
@@ -202,21 +192,36 @@ def _check_start(
 
 def _network_arguments(model_type: str, start: PreTrainedConfig | None) -> type:
     """Make a dataclass of the fields that a model's configuration adds to transformers' own, as `start` has them."""
-    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _NOT_IN_RECIPES
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     return dataclasses.make_dataclass(
         "NetworkArguments",
         [
-            (field.name, field.type, dataclasses.field(default=getattr(start, field.name, field.default)))
+            (
+                field.name,
+                float if field.type == int | float else field.type,
+                dataclasses.field(default=getattr(start, field.name, field.default)),
+            )
             for field in dataclasses.fields(config_class(model_type))
-            if field.name not in inherited
+            if field.name not in inherited and field.metadata.get("in_recipes", True)
         ],
     )
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Reads `no` as the text that it is, as YAML 1.2 does: `eval_strategy: no`. Booleans are `true` and `false`."""
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false", re.IGNORECASE), list("tTfF"))
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"`--config` must be a recipe, but there is no file {path}. See trainer/recipes/.")
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     if not isinstance(recipe, dict) or any(isinstance(value, dict) for value in recipe.values()):
         raise ValueError(f"The recipe {path} must be a flat YAML mapping of arguments, such as `hidden_size: 64`.")
     return recipe

@@ -155,6 +155,8 @@ class TestNewItems:
             adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence")
         with pytest.raises(ValueError, match="The old catalog has 4 items, but the model has 12"):
             adapt_to_catalog(small_model(13), OLD, NEW)
+        with pytest.raises(ValueError, match=r"The old catalog \(fingerprint \w+\) is not the model's \(0123\)"):
+            small_model(5, catalog_fingerprint="0123").adapt_to_catalog(OLD, NEW)
         histories = leave_one_out(sequences_of([5, 6, 7, 8], n_items=9)).train
         with pytest.raises(ValueError, match=r"`histories` must be in the rows 1\.\.4 of the new catalog, got row 6"):
             adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence", histories=histories)
@@ -192,6 +194,7 @@ class TestCommand:
         main([str(checkpoint), "--catalog", str(tmp_path / "data"), "--output", str(output)])
         assert "11 of the 11 items of the model are in the new catalog, 1 items are new" in capsys.readouterr().out
         model, catalog = load_checkpoint(output)
+        assert model.config.catalog_fingerprint == catalog.fingerprint()
         old, _ = load_checkpoint(checkpoint)
         assert catalog.titles[11] == "Item 12"
         history = torch.tensor([[1, 2, 3]])

@@ -8,7 +8,7 @@ import hf_seqrec
 from hf_seqrec import Mamba4RecConfig
 from hf_seqrec.checkpoints.card import main, of_repository, render_model_card, write_model_card
 
-CARDS = Path(__file__).parents[1] / "model_cards"
+CARDS = Path(__file__).parents[2] / "model_cards"
 RESULTS = {
     "model_type": "mamba4rec",
     "dataset": "data/shop",

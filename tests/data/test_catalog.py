@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 
@@ -101,6 +102,20 @@ def test_load_says_what_is_wrong(tmp_path):
     (tmp_path / "catalog.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         Catalog.from_pretrained(tmp_path)
+
+
+def test_the_fingerprint_depends_on_the_ids_and_their_order_alone():
+    # The lengths in bytes, then the text. It must not change, for checkpoints keep it.
+    catalog = Catalog.from_items(["a", "é"], count=[5, 3])
+    written_out = np.array([1, 2], dtype="<i4").tobytes() + "aé".encode()
+    assert catalog.fingerprint() == hashlib.blake2b(written_out, digest_size=8).hexdigest()
+    # A slice of a longer array, and a column in two chunks.
+    sliced = pa.array(["x", "a", "é", "y"]).slice(1, 2)
+    assert Catalog.from_items(sliced, title=["A", None]).fingerprint() == catalog.fingerprint()
+    chunks = pa.concat_tables([catalog.table.slice(0, 1), catalog.table.slice(1, 1)])
+    assert Catalog(chunks).fingerprint() == catalog.fingerprint()
+    for other in (["é", "a"], ["aé", "b"], ["aé"], ["a", "é", "b"]):
+        assert Catalog.from_items(other).fingerprint() != catalog.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_untouched_rows_stay_as_they_are(tmp_path):
     sequences = sequences_of(*histories, n_items=40)
     model = small_model(41)
     before = model.item_embeddings.weight.detach().clone()
-    arguments = QUIET | ROWWISE | {"negatives": "in_batch", "num_train_epochs": 1, "weight_decay": 0.1}
+    arguments = QUIET | ROWWISE | {"negatives_distribution": "in_batch", "num_train_epochs": 1, "weight_decay": 0.1}
     trainer = trainer_for(tmp_path, sequences, model, **arguments)
     trainer.train()
     after = model.item_embeddings.weight

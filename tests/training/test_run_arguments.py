@@ -1,8 +1,13 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedConfig
 
+from hf_seqrec.models import MODEL_TYPES, config_class
+from hf_seqrec.models.configuration_seqrec import SeqRecConfig
 from hf_seqrec.training.run_arguments import parse_run_arguments
+from hf_seqrec.training.run_record import differences
 
 RECIPES = sorted((Path(__file__).parents[2] / "trainer/recipes").rglob("*.yaml"))
 
@@ -48,6 +53,13 @@ def test_unknown_arguments(tmp_path):
         parse_run_arguments(["--config", recipe(tmp_path, "hiden_size: 32\n"), "--output_dir", "x"])
 
 
+def test_no_in_a_recipe_is_the_strategy(tmp_path):
+    lines = ["eval_strategy: no", "save_strategy: no", "load_best_model_at_end: false", "streaming: no"]
+    training = parse_run_arguments(["--config", recipe(tmp_path, "\n".join(lines))]).training
+    assert (training.eval_strategy, training.save_strategy) == ("no", "no")
+    assert (training.load_best_model_at_end, training.streaming) == (False, False)
+
+
 def test_wrong_types(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_run_arguments(["--config", recipe(tmp_path, "hidden_size: wide\n"), "--output_dir", "x"])
@@ -82,7 +94,7 @@ def test_recipes_that_are_none(tmp_path):
         ("train_sampling_strategy", "sequential"),
         ("loss", "hinge"),
         ("train_on", "first_position"),
-        ("negatives", "hard"),
+        ("negatives_distribution", "hard"),
         ("streaming_buffer_size", "0"),
         ("streaming_eval_users", "0"),
     ],
@@ -97,7 +109,7 @@ def test_what_is_held_out():
         ["--split", "global_time", "--validation_from", "0.7", "--test_from", "2003-01-31"]
     )
     assert (arguments.data.validation_from, arguments.data.test_from) == ("0.7", "2003-01-31")
-    assert arguments.what_is_trained()["split"] == "global_time"
+    assert arguments.run_identity().recorded["split"] == "global_time"
     assert arguments.data.log_options() == {}
 
 
@@ -126,14 +138,14 @@ def test_losses_and_their_negatives():
     for loss, number in (("sampled_softmax", 512), ("bce", 1), ("gbce", 256), ("bpr", 1)):
         assert parse_run_arguments(["--loss", loss]).training.num_negatives == number
     gbce = ["--loss", "gbce", "--num_negatives", "8", "--share_negatives", "false", "--gbce_t", "0.5"]
-    arguments = parse_run_arguments([*gbce, "--negatives", "popularity", "--negatives_alpha", "1"])
+    arguments = parse_run_arguments([*gbce, "--negatives_distribution", "popularity", "--negatives_alpha", "1"])
     training = arguments.training
     assert (training.num_negatives, training.share_negatives, training.gbce_t) == (8, False, 0.5)
-    assert (training.negatives, training.negatives_alpha) == ("popularity", 1.0)
-    assert training.what_is_learned() == {
+    assert (training.negatives_distribution, training.negatives_alpha) == ("popularity", 1.0)
+    assert training.objective() == {
         "loss": "gbce",
         "num_negatives": 8,
-        "negatives": "popularity",
+        "negatives_distribution": "popularity",
         "share_negatives": False,
         "negatives_alpha": 1.0,
         "gbce_t": 0.5,
@@ -141,19 +153,25 @@ def test_losses_and_their_negatives():
     # The configuration only records them.
     assert not {"item_loss", "num_negatives", "gbce_t", "label_smoothing"} & set(arguments.network)
     smoothed = parse_run_arguments(["--label_smoothing_factor", "0.1"]).training
-    assert smoothed.what_is_learned() == {"loss": "full_softmax", "label_smoothing_factor": 0.1}
+    assert smoothed.objective() == {"loss": "full_softmax", "label_smoothing_factor": 0.1}
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (["--num_negatives", "5"], "`num_negatives` must come with a `--loss` that samples, got 'full_softmax'"),
-        (["--negatives", "mixed", "--share_negatives", "true"], "`share_negatives`, `negatives` must come with"),
+        (
+            ["--negatives_distribution", "mixed", "--share_negatives", "true"],
+            "`share_negatives`, `negatives_distribution` must come with",
+        ),
         (
             ["--loss", "bce", "--num_negatives", "0"],
             "`num_negatives` must be at least 1 with uniform negatives, got 0",
         ),
-        (["--loss", "bce", "--negatives", "mixed"], "`num_negatives` must be at least 2 with mixed negatives, got 1"),
+        (
+            ["--loss", "bce", "--negatives_distribution", "mixed"],
+            "`num_negatives` must be at least 2 with mixed negatives, got 1",
+        ),
         (["--loss", "bpr", "--negatives_alpha", "-1"], "`negatives_alpha` must be at least 0, got -1.0"),
         (["--loss", "gbce", "--gbce_t", "1.5"], r"`gbce_t` must be in \[0, 1\], got 1.5"),
         (["--loss", "bce", "--label_smoothing_factor", "0.1"], "`label_smoothing_factor` must come with `--loss full"),
@@ -174,3 +192,63 @@ def test_losses_and_their_negatives():
 def test_losses_and_samples_that_do_not_go_together(given, message):
     with pytest.raises(ValueError, match=message):
         parse_run_arguments(given)
+
+
+class TestWhatAResumedRunMayChange:
+    def identity(self, *arguments):
+        return parse_run_arguments(["--output_dir", "x", *arguments]).run_identity()
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            "--hidden_size 32",
+            "--hidden_dropout_prob 0.5",
+            "--loss bpr",
+            "--max_length 50",
+            "--window random",
+            "--train_on last_position",
+            "--seed 1",
+            "--learning_rate 0.1",
+            "--weight_decay 0.1",
+            "--lr_scheduler_type constant",
+            "--optim adafactor",
+            "--per_device_train_batch_size 32",
+            "--gradient_accumulation_steps 2",
+            "--metric_for_best_model mrr@10",
+            "--eval_protocol sampled",
+            "--streaming true",
+        ],
+    )
+    def test_not_what_the_weights_depend_on(self, changed):
+        assert self.identity(*changed.split()).same != self.identity().same
+
+    def test_how_long_is_recorded(self):
+        before, after = self.identity(), self.identity("--num_train_epochs", "7", "--max_grad_norm", "0.5")
+        assert before.same == after.same
+        changed = differences(before.recorded, after.recorded)
+        assert changed == {"num_train_epochs": [100, 7], "max_grad_norm": [1, 0.5]}
+
+    def test_a_step_of_as_many_histories_is_the_same(self):
+        halves = ["--per_device_train_batch_size", "32", "--gradient_accumulation_steps", "2"]
+        assert self.identity(*halves).same == self.identity().same
+
+    def test_the_machine_and_the_logs_are_nobodys_business(self):
+        arguments = "--scan_backend chunked --logging_steps 3 --save_total_limit 9 --cpu_threads 1 --output_dir y"
+        assert self.identity(*arguments.split()) == self.identity()
+
+    def test_where_the_data_are_is_not_which_they_are(self):
+        elsewhere = self.identity("--dataset", "moved/log.csv")
+        assert elsewhere.same == self.identity().same
+        assert elsewhere.recorded["dataset"] == "moved/log.csv"
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_models_say_of_the_fields_that_all_have_what_the_base_says(model_type):
+    base = {field.name: field.metadata for field in dataclasses.fields(SeqRecConfig)}
+    own = {field.name: field.metadata for field in dataclasses.fields(config_class(model_type))}
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    assert {name: own[name] for name in base.keys() - inherited} == {
+        name: base[name] for name in base.keys() - inherited
+    }
+    # Rates of dropout and masking: no weight depends on them.
+    assert all(own[name].get("free_in_fine_tuning") for name in own if name.endswith(("dropout_prob", "probability")))
