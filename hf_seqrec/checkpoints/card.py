@@ -1,17 +1,7 @@
-"""
-The card of a checkpoint, rendered from the results that a run measured.
+"""The card of a checkpoint, rendered from the results that a run or `hf-seqrec evaluate` measured."""
 
-    hf-seqrec card model_cards/ml-1m/*.json
-
-writes a card beside each file of results: a run's `results.json`, or what `hf-seqrec evaluate` wrote. Curves
-are shown where they lie beside it under the same name (`.png`).
-"""
-
-import argparse
 import inspect
-import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -284,26 +274,3 @@ def _details(results: dict[str, Any]) -> str:
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         paragraphs.append(f"Test by {what}, {next(iter(_rankings(results).values()))}:\n\n{table}")
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, and write the cards."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
-    for path in parser.parse_args(command_line).results:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in ("model_type", "statistics", "metrics", "protocol") if name not in results]
-        if missing:
-            parser.error(
-                f"{path} does not hold results: {', '.join(missing)} missing. Take the `results.json` of a run, or "
-                "what `hf-seqrec evaluate --output` wrote."
-            )
-        card = path.with_suffix(".md")
-        curves = path.with_suffix(".png")
-        picture = curves.name if curves.is_file() else None
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
-        print(f"Wrote {card}")
-
-
-if __name__ == "__main__":
-    main()

@@ -132,15 +132,7 @@ def read_interactions(engine: Any, raw: RawFile, arguments: InteractionsArgument
             malformed: a wrong number of fields, an empty id, a timestamp that is no integer. The message names the
             first and says how many there are. Also if some timestamps look like seconds and others like milliseconds.
     """
-    names = {
-        "user_id": _choose_column(raw, "user_column", arguments.user_column, USER_COLUMNS),
-        "item_id": _choose_column(raw, "item_column", arguments.item_column, ITEM_COLUMNS),
-        "written": _choose_column(raw, "timestamp_column", arguments.timestamp_column, TIMESTAMP_COLUMNS),
-    }
-    if arguments.rating_threshold is not None:
-        names["rating"] = _choose_column(raw, "rating_column", arguments.rating_column, RATING_COLUMNS)
-    for column in arguments.conditions:
-        names[f"where_{column}"] = _choose_column(raw, "where", column, ())
+    names = choose_columns(raw, arguments)
     with reading(raw):
         table, rejected = engine.read(raw, list(dict.fromkeys(names.values())))
         if rejected.n and arguments.on_bad_rows == "error":
@@ -154,6 +146,25 @@ def read_interactions(engine: Any, raw: RawFile, arguments: InteractionsArgument
             events = events.filter(lambda t: ~_any_wrong(t))
         unit = arguments.timestamp_unit or _time_unit(raw, events, names["written"])
     return Log(events.drop("written"), unit, n_skipped)
+
+
+def choose_columns(raw: RawFile, arguments: InteractionsArguments) -> dict[str, str]:
+    """
+    Return which columns of a log hold users, items, times, and what filters look at; only its header is read.
+
+    Raises:
+        ValueError: if one is missing.
+    """
+    names = {
+        "user_id": _choose_column(raw, "user_column", arguments.user_column, USER_COLUMNS),
+        "item_id": _choose_column(raw, "item_column", arguments.item_column, ITEM_COLUMNS),
+        "written": _choose_column(raw, "timestamp_column", arguments.timestamp_column, TIMESTAMP_COLUMNS),
+    }
+    if arguments.rating_threshold is not None:
+        names["rating"] = _choose_column(raw, "rating_column", arguments.rating_column, RATING_COLUMNS)
+    for column in arguments.conditions:
+        names[f"where_{column}"] = _choose_column(raw, "where", column, ())
+    return names
 
 
 def select_rows(events: "ibis.Table", arguments: InteractionsArguments) -> "ibis.Table":

@@ -1,13 +1,12 @@
 """What a run leaves and prints at its end: results and how they were made, metrics, a user's recommendations."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.card import RESULTS_FILE
 from ..data.sequences import Sequences
-from ..evaluation.environment import command, commit, hardware, versions
+from ..evaluation.environment import commit, hardware, own_command, versions
 from .run_arguments import RunArguments
 from .run_data import Splits
 from .trainer import SeqRecTrainer
@@ -49,7 +48,7 @@ def write_results(
         "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
         "arguments": arguments.what_is_trained(),
         "objective": arguments.training.what_is_learned(),
-        "command": command([Path(sys.executable).name, *sys.argv]),
+        "command": own_command(),
         "seed": arguments.training.seed,
         "versions": versions(),
         "commit": commit(),
