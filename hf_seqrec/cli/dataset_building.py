@@ -1,28 +1,25 @@
-"""What the scripts in dataset_scripts/ share: options, where the raw data is, build, say what came out, upload."""
+"""What `hf-seqrec build` and `hf-seqrec extend` share: options, where the raw data is, what came out, upload."""
 
-import dataclasses
 import json
 import shlex
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import cached_assets_path
-from transformers import HfArgumentParser
 
 from ..data.sequences import STATISTICS_FILE
 from ..hub.push import push_dataset
-from ..ingest.build import BuildArguments, build_dataset
-from ..ingest.dataset_card import About
 from ..ingest.dataset_folder import check_replaceable
 from ..ingest.download import download
-from ..ingest.log_files import RawFile
-from ..ingest.read_log import InteractionsArguments
+from ..ingest.log_files import ENDINGS
+from ..ingest.public_datasets.source import Published
 from ..ingest.unpack import RawSource
+
+# Files that are logs, packed or not.
+LOG_PATTERNS = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
 
 
 @dataclass
@@ -34,7 +31,7 @@ class PathArguments:
         default=None,
         metadata={
             "help": "The raw data: files, a folder, an archive, a pattern, or an address (https://, hf://datasets/, "
-            "s3://). Fetched from where its authors offer it if left out."
+            "s3://). A public dataset is fetched from where its authors offer it if left out."
         },
     )
     download_folder: str | None = field(
@@ -50,41 +47,9 @@ class PathArguments:
     )
 
 
-@dataclass(frozen=True)
-class Published:
-    """A file that a dataset's authors offer: its address, and what they say about its content."""
-
-    url: str
-    md5: str | None = None
-    size: int | None = None
-
-
-def parse(description: str, *options: type) -> tuple[Any, ...]:
-    """Return the command line as `options`, `PathArguments`, `InteractionsArguments`, `BuildArguments`."""
-    records: Any = (*options, PathArguments, InteractionsArguments, BuildArguments)
-    parser = HfArgumentParser(records, description=description.strip().splitlines()[0])
-    return parser.parse_args_into_dataclasses()
-
-
-def known_columns(arguments: InteractionsArguments, **columns: Any) -> InteractionsArguments:
-    """
-    Fill in what is known of a published format.
-
-    Raises:
-        ValueError: if the command line names one of these itself.
-    """
-    named = [name for name in columns if getattr(arguments, name) is not None]
-    if named:
-        raise ValueError(
-            f"`{'`, `'.join(named)}` must be left out: this dataset's format is known. For another table use "
-            "dataset_scripts/interactions.py."
-        )
-    return dataclasses.replace(arguments, **columns)
-
-
 @contextmanager
 def open_source(
-    paths: PathArguments, name: str, wanted: Sequence[str], published: Sequence[Published] = ()
+    paths: PathArguments, name: str, wanted: Sequence[str], published: Callable[[], Sequence[Published]]
 ) -> Iterator[tuple[RawSource, Path]]:
     r"""
     Yield the raw data and a folder for what is unpacked or made of it, which is removed at the end.
@@ -93,7 +58,7 @@ def open_source(
         paths (`PathArguments`): The command line.
         name (`str`): What to call the folder of the downloads.
         wanted (`Sequence[str]`): Patterns of the names of the files that are needed.
-        published (`Sequence[Published]`): What to fetch if the command line names nothing.
+        published (`Callable`): Returns what to fetch if the command line names nothing.
 
     Raises:
         FileExistsError: if `output` holds something else than a dataset. Before anything is fetched.
@@ -104,25 +69,8 @@ def open_source(
     downloads = Path(paths.download_folder or cached_assets_path("hf_seqrec", namespace="raw", subfolder=name))
     # Beside the output: a system's folder of temporary files is often too small for a log.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".raw", dir=output.parent) as work:
-        raw = paths.raw or [_fetch(file, downloads) for file in published]
+        raw = paths.raw or [_fetch(file, downloads) for file in published()]
         yield RawSource.open(raw, work, wanted, downloads), Path(work)
-
-
-def build(
-    raw: RawFile,
-    paths: PathArguments,
-    arguments: InteractionsArguments,
-    build_arguments: BuildArguments,
-    about: About,
-    items: RawFile | None = None,
-) -> Path:
-    """Build the dataset folder, say what came out, upload it if asked to. Returns the folder."""
-    about = dataclasses.replace(about, command=command_line())
-    folder = build_dataset(raw, paths.output, arguments, build_arguments, items=items, about=about, progress=True)
-    print_statistics(folder)
-    if paths.push_to_hub is not None:
-        print(push_to_hub(folder, paths.push_to_hub))
-    return folder
 
 
 def print_statistics(folder: Path) -> None:
@@ -144,10 +92,9 @@ def push_to_hub(folder: Path, repo_id: str) -> str:
     return str(push_dataset(folder, repo_id).repo_url)
 
 
-def command_line() -> str:
-    """Return the command that runs, without the folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["python", f"dataset_scripts/{Path(sys.argv[0]).name}", *words])
+def command_without_folders(words: Sequence[str]) -> str:
+    """Return a command as it is typed, without the folders of this machine."""
+    return shlex.join(["hf-seqrec", *(Path(word).name if Path(word).is_absolute() else word for word in words)])
 
 
 def _fetch(file: Published, folder: Path) -> str:

@@ -1,6 +1,5 @@
 import base64
 import json
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,16 +8,9 @@ import pytest
 from huggingface_hub import HfApi
 
 import hf_seqrec.hub.upload
-from hf_seqrec.cli import dataset_script as script
-from hf_seqrec.cli.dataset_script import (
-    PathArguments,
-    Published,
-    command_line,
-    known_columns,
-    open_source,
-    push_to_hub,
-)
-from hf_seqrec.ingest.read_log import InteractionsArguments
+from hf_seqrec.cli import dataset_building as building
+from hf_seqrec.cli.dataset_building import PathArguments, command_without_folders, open_source, push_to_hub
+from hf_seqrec.ingest.public_datasets.source import Published
 
 
 class Hub:
@@ -122,12 +114,15 @@ class TestOpenSource:
             asked.append((url, Path(folder), checks))
             return tmp_path / "log.csv"
 
-        monkeypatch.setattr(script, "download", download)
+        monkeypatch.setattr(building, "download", download)
         monkeypatch.setattr(
-            script, "cached_assets_path", lambda *names, **more: tmp_path / "cache" / more["subfolder"]
+            building, "cached_assets_path", lambda *names, **more: tmp_path / "cache" / more["subfolder"]
         )
         published = [Published("https://example.org/log.csv", md5="0" * 32, size=7)]
-        with open_source(PathArguments(str(tmp_path / "new" / "out")), "logs", ["*.csv"], published) as (source, work):
+        with open_source(PathArguments(str(tmp_path / "new" / "out")), "logs", ["*.csv"], lambda: published) as (
+            source,
+            work,
+        ):
             assert source.take("*.csv") == [tmp_path / "log.csv"]
             assert work.parent == tmp_path / "new"
         assert asked == [("https://example.org/log.csv", tmp_path / "cache" / "logs", {"md5": "0" * 32, "size": 7})]
@@ -135,27 +130,20 @@ class TestOpenSource:
 
     def test_nothing_is_fetched_where_something_is_named(self, tmp_path, monkeypatch):
         (tmp_path / "mine.csv").write_text("user,item,time\n")
-        monkeypatch.setattr(script, "download", lambda *arguments, **checks: pytest.fail("downloads"))
+        monkeypatch.setattr(building, "download", lambda *arguments, **checks: pytest.fail("downloads"))
         paths = PathArguments(str(tmp_path / "out"), raw=[str(tmp_path / "mine.csv")])
-        with open_source(paths, "logs", ["*.csv"], [Published("https://example.org/log.csv")]) as (source, _):
+        with open_source(paths, "logs", ["*.csv"], lambda: [Published("https://example.org/log.csv")]) as (source, _):
             assert source.take("*.csv") == [tmp_path / "mine.csv"]
 
     def test_what_was_unpacked_goes_when_a_build_fails(self, tmp_path):
         (tmp_path / "mine.csv").write_text("user,item,time\n")
         paths = PathArguments(str(tmp_path / "out"), raw=[str(tmp_path / "mine.csv")])
-        with pytest.raises(KeyboardInterrupt), open_source(paths, "logs", ["*.csv"]):
+        with pytest.raises(KeyboardInterrupt), open_source(paths, "logs", ["*.csv"], list):
             raise KeyboardInterrupt
         assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
 
 
-def test_known_columns():
-    arguments = known_columns(InteractionsArguments(last_n=5), user_column="who", timestamp_unit="ms")
-    assert (arguments.user_column, arguments.timestamp_unit, arguments.last_n) == ("who", "ms", 5)
-    with pytest.raises(ValueError, match="`user_column`, `items` must be left out: this dataset's format is known"):
-        known_columns(InteractionsArguments(user_column="u", items="i.csv"), user_column="who", items=None)
-
-
-def test_the_command_names_no_folder_of_this_machine(monkeypatch, tmp_path):
-    words = ["--raw", str(tmp_path / "my log.csv"), "--output", "data/out", "--last_n", "5"]
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "dataset_scripts" / "amazon.py"), *words])
-    assert command_line() == "python dataset_scripts/amazon.py --raw 'my log.csv' --output data/out --last_n 5"
+def test_the_command_names_no_folder_of_this_machine(tmp_path):
+    words = ["build", "amazon", "--raw", str(tmp_path / "my log.csv"), "--output", "data/out", "--last_n", "5"]
+    command = command_without_folders(words)
+    assert command == "hf-seqrec build amazon --raw 'my log.csv' --output data/out --last_n 5"

@@ -122,7 +122,7 @@ def test_downloads_are_checked(run, monkeypatch, variant, md5):
     def download(url, folder, **checks):
         raise Fetched(url, checks["md5"])
 
-    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
+    monkeypatch.setattr("hf_seqrec.cli.dataset_building.download", download)
     with pytest.raises(Fetched) as raised:
         run("kuairand", "--variant", variant)
     assert raised.value.args == (f"https://zenodo.org/records/10439422/files/KuaiRand-{variant.upper()}.tar.gz", md5)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from dataset_scripts import amazon
 from hf_seqrec.data.catalog import Catalog
+from hf_seqrec.ingest.public_datasets import amazon
 
 
 def write(path, text):
@@ -198,7 +198,7 @@ def test_an_unknown_category(run, monkeypatch):
     def download(url, folder, **checks):
         raise FileNotFoundError(f"there is no file at {url}")
 
-    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
+    monkeypatch.setattr("hf_seqrec.cli.dataset_building.download", download)
     message = "`category` must be one that https://nijianmo.github.io/amazon/index.html lists, .* got 'Beuty'"
     with pytest.raises(FileNotFoundError, match=message):
         run("amazon", "--year", "2018", "--category", "Beuty")

@@ -2,9 +2,9 @@ import zipfile
 
 import pytest
 
-from dataset_scripts import ml_1m
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.ingest.public_datasets import ml_1m
 
 # As published: no header, two colons, Latin-1 titles.
 RATINGS = "1::1193::5::978300760\n1::661::3::978302109\n2::1193::4::978298413\n2::1721::3::978298412\n"
@@ -35,7 +35,7 @@ def titles(folder):
 
 
 def test_the_archive_as_published(run, archive, tmp_path, histories):
-    out = run("ml_1m", "--raw", archive)
+    out = run("ml-1m", "--raw", archive)
     assert "2 users / 3 items / 4 interactions" in out
     assert histories() == {"1": ["1193", "661"], "2": ["1721", "1193"]}
     assert titles(tmp_path / "out") == {
@@ -50,7 +50,7 @@ def test_an_unpacked_folder_and_a_file_in_it(run, archive, tmp_path, histories):
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "unpacked")
     for raw in (tmp_path / "unpacked", tmp_path / "unpacked" / "ml-1m" / "ratings.dat"):
-        run("ml_1m", "--raw", raw, "--rating_threshold", 4)
+        run("ml-1m", "--raw", raw, "--rating_threshold", 4)
         assert histories() == {"1": ["1193"], "2": ["1193"]}
         assert titles(tmp_path / "out") == {"1193": "One Flew Over the Cuckoo's Nest (1975)"}
 
@@ -61,7 +61,7 @@ def test_the_larger_ones(run, tmp_path, histories, variant):
         file.writestr(f"ml-{variant}/ratings.csv", RATINGS_CSV)
         file.writestr(f"ml-{variant}/movies.csv", MOVIES_CSV)
         file.writestr(f"ml-{variant}/tags.csv", "userId,movieId,tag,timestamp\n")
-    run("ml_1m", "--variant", variant, "--raw", tmp_path / "ml.zip")
+    run("ml-1m", "--variant", variant, "--raw", tmp_path / "ml.zip")
     assert histories() == {"1": ["29", "2"], "2": ["2"]}
     assert titles(tmp_path / "out")["29"] == "City of Lost Children, The (Cité) (1995)"
 
@@ -69,7 +69,7 @@ def test_the_larger_ones(run, tmp_path, histories, variant):
 def test_without_films(run, tmp_path, histories):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "ratings.dat").write_text(RATINGS)
-    run("ml_1m", "--raw", tmp_path / "raw")
+    run("ml-1m", "--raw", tmp_path / "raw")
     assert histories() == {"1": ["1193", "661"], "2": ["1721", "1193"]}
     assert Catalog.load(tmp_path / "out").titles is None
 
@@ -78,26 +78,26 @@ def test_another_variant_than_the_archive_holds(run, archive):
     with pytest.raises(
         FileNotFoundError, match=r"must hold ratings\.csv, but in .*ml-1m\.zip there is .*ratings\.dat"
     ):
-        run("ml_1m", "--variant", "20m", "--raw", archive)
+        run("ml-1m", "--variant", "20m", "--raw", archive)
 
 
 def test_columns_are_not_for_the_command_line(run, archive):
     with pytest.raises(ValueError, match=r"`user_column` must be left out: this dataset's format is known"):
-        run("ml_1m", "--raw", archive, "--user_column", "user_id")
+        run("ml-1m", "--raw", archive, "--user_column", "user_id")
 
 
 def test_the_card(run, archive, tmp_path):
-    run("ml_1m", "--raw", archive, "--min_item_events", 1)
+    run("ml-1m", "--raw", archive, "--min_item_events", 1)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "# MovieLens 1M" in card
     assert "https://grouplens.org/datasets/movielens/1m/" in card
     assert "harper2015movielens" in card
-    assert "python dataset_scripts/ml_1m.py --output out --raw ml-1m.zip --min_item_events 1" in card
+    assert "hf-seqrec build ml-1m --output out --raw ml-1m.zip --min_item_events 1" in card
     assert str(tmp_path) not in card
 
 
 def test_nothing_is_left_beside_the_folder(run, archive, tmp_path):
-    run("ml_1m", "--raw", archive)
+    run("ml-1m", "--raw", archive)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ml-1m.zip", "out"]
     assert load_sequences(tmp_path / "out").n_users == 2
 
@@ -109,8 +109,8 @@ def test_downloads_are_checked_and_found_again(run, archive, tmp_path, monkeypat
         fetched.append((url, str(folder), md5, size))
         return archive
 
-    monkeypatch.setattr("hf_seqrec.cli.dataset_script.download", download)
-    run("ml_1m", "--download_folder", tmp_path / "downloads")
+    monkeypatch.setattr("hf_seqrec.cli.dataset_building.download", download)
+    run("ml-1m", "--download_folder", tmp_path / "downloads")
     url = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
     assert fetched == [(url, str(tmp_path / "downloads"), "c4d9eecfca2ab87c1945afe126590906", 5917549)]
 
@@ -119,10 +119,10 @@ def test_a_folder_of_something_else_is_refused_before_the_download(run, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     monkeypatch.setattr(
-        "hf_seqrec.cli.dataset_script.download", lambda *arguments, **options: pytest.fail("downloads")
+        "hf_seqrec.cli.dataset_building.download", lambda *arguments, **options: pytest.fail("downloads")
     )
     with pytest.raises(FileExistsError, match=r"thesis\.tex"):
-        run("ml_1m")
+        run("ml-1m")
 
 
 @pytest.mark.parametrize("published", ml_1m.PUBLISHED.values(), ids=ml_1m.PUBLISHED)

@@ -44,7 +44,7 @@ def raw(tmp_path):
     ],
 )
 def test_the_authors_files(run, raw, tmp_path, histories, item, expected, titles):
-    run("lfm_1b", "--raw", raw, "--item", item)
+    run("lfm-1b", "--raw", raw, "--item", item)
     assert histories() == expected
     catalog = Catalog.load(tmp_path / "out")
     assert dict(zip(catalog.table["item_id"].to_pylist(), catalog.titles, strict=True)) == titles
@@ -55,7 +55,7 @@ def test_the_archive(run, raw, tmp_path, histories):
     with zipfile.ZipFile(tmp_path / "LFM-1b.zip", "w") as file:
         for path in raw.iterdir():
             file.write(path, f"LFM-1b/{path.name}")
-    run("lfm_1b", "--raw", tmp_path / "LFM-1b.zip", "--item", "artist", "--repeats", "consecutive")
+    run("lfm-1b", "--raw", tmp_path / "LFM-1b.zip", "--item", "artist", "--repeats", "consecutive")
     assert histories() == {"31435741": ["7", "2"], "2332": ["2", "7"]}
 
 
@@ -66,29 +66,29 @@ def test_atomic_files(run, tmp_path, histories):
     log = "".join(f"{user}\t{album}\t{time}\n" for user, _, album, _, time in lines)
     (folder / "lfm1b-albums.inter").write_text("user_id:token\talbums_id:token\ttimestamp:float\n" + log)
     (folder / "lfm1b-albums.item").write_text("albums_id:token\tname:token_seq\tartists_id:token\n" + NAMES["album"])
-    run("lfm_1b", "--raw", folder, "--item", "album")
+    run("lfm-1b", "--raw", folder, "--item", "album")
     assert histories() == {"31435741": ["9", "4", "4"], "2332": ["4", "9"]}
     assert Catalog.load(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
     # What is known of the items is found beside the file that is named alone.
-    run("lfm_1b", "--raw", folder / "lfm1b-albums.inter", "--item", "album")
+    run("lfm-1b", "--raw", folder / "lfm1b-albums.inter", "--item", "album")
     assert Catalog.load(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
 
 
 def test_files_of_another_item(run, tmp_path):
     (tmp_path / "lfm1b-artists.inter").write_text("user_id:token\tartists_id:token\ttimestamp:float\n1\t2\t3\n")
     with pytest.raises(FileNotFoundError, match=r"lfm1b-tracks\.inter, but in .* there is lfm1b-artists\.inter"):
-        run("lfm_1b", "--raw", tmp_path / "lfm1b-artists.inter")
+        run("lfm-1b", "--raw", tmp_path / "lfm1b-artists.inter")
 
 
 def test_there_is_nothing_to_download(run):
-    with pytest.raises(SystemExit, match=r"`--raw` must name the dataset.*do not offer it"):
-        run("lfm_1b")
+    with pytest.raises(ValueError, match=r"`--raw` must name the dataset.*do not offer it"):
+        run("lfm-1b")
 
 
 def test_a_line_that_is_cut_short(run, raw):
     with (raw / "LFM-1b_LEs.txt").open("a") as file:
         file.write("2332\t2\t4\n")
     with pytest.raises(ValueError, match=r"LFM-1b_LEs\.txt.*6"):
-        run("lfm_1b", "--raw", raw)
-    out = run("lfm_1b", "--raw", raw, "--on_bad_rows", "skip")
+        run("lfm-1b", "--raw", raw)
+    out = run("lfm-1b", "--raw", raw, "--on_bad_rows", "skip")
     assert "1 malformed rows were left out" in out
