@@ -65,13 +65,7 @@ def state_bytes(model: Any, length: int) -> int | None:
     with torch.no_grad():
         cache = model(torch.ones(1, length, dtype=torch.long), use_cache=True).cache
     model.train()
-    return sum(_bytes(value) for layer in cache.layers for value in vars(layer).values())
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    return sum(_bytes(part) for part in value.values()) if isinstance(value, dict) else 0
+    return sum(state.nbytes for state in cache.states.values())
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

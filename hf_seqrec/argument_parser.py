@@ -49,7 +49,8 @@ class CommandParser(HfArgumentParser):
 
     def _with_true(self, words: list[str]) -> list[str]:
         """Write `--flag word` as `--flag=true word`, unless the word is a truth value."""
-        for place, (word, following) in enumerate(zip(words, [*words[1:], "--"], strict=True)):
+        for place, word in enumerate(words[:-1]):
+            following = words[place + 1]
             action = self._option_string_actions.get(word)
             is_switch = action is not None and action.nargs == "?" and action.const is True
             if is_switch and not following.startswith("--") and following.lower() not in _TRUTH_VALUES:

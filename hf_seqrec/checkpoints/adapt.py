@@ -27,11 +27,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..data.catalog import CATALOG_FILE, Catalog
+from ..data.catalog import Catalog
 from ..data.catalog_change import CatalogChange, change_of_catalog
 from ..data.histories import HistoryDataset
 from ..data.leave_one_out import leave_one_out
-from ..data.sequences import fetch_dataset, load_sequences
+from ..data.sequences import load_sequences
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .card import write_model_card
 from .load import checkpoint_folder, load_checkpoint
@@ -193,7 +193,8 @@ def adapt_to_catalog(
     Example:
 
     ```python
-    >>> change = model.adapt_to_catalog(Catalog.load("runs/ml-1m"), Catalog.load("data/my-shop"))
+    >>> old, new = Catalog.from_pretrained("runs/ml-1m"), Catalog.from_pretrained("data/my-shop")
+    >>> change = adapt_to_catalog(model, old, new)
     >>> model.save_pretrained("start")
     >>> change.catalog.save("start")
     ```
@@ -245,8 +246,7 @@ def adapt_checkpoint(
         if held_out:
             histories = leave_one_out(sequences).train
     else:
-        is_folder = Path(dataset).exists()
-        new = Catalog.load(dataset if is_folder else fetch_dataset(str(dataset), None, [CATALOG_FILE]))
+        new = Catalog.from_pretrained(dataset, repo_type="dataset")
     change = adapt_to_catalog(model, old, new, new_items, keep_vanished, histories, seed)
     said = {
         "checkpoint": str(checkpoint),

@@ -38,7 +38,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None, **cha
     folder = checkpoint_folder(name_or_path, revision)
     load_config(folder)
     model = _load_weights(folder, changes)
-    catalog = Catalog.load(folder)
+    catalog = Catalog.from_pretrained(folder)
     if catalog.n_items != model.config.n_items:
         raise ValueError(
             f"{folder}: catalog.parquet has {catalog.n_items} items, but the model has {model.config.n_items}. "

@@ -101,11 +101,11 @@ def _overview() -> str:
     lines = [
         "usage: hf-seqrec [--debug] COMMAND ...   (also `python -m hf_seqrec`)",
         "",
-        "Sequential recommendation: from a log of who had what, and when, to a recommender.",
+        "Sequential recommendation: from a log to a model that says what comes next.",
         "",
     ]
     for name, command in COMMANDS.items():
-        lines += [f"  {name:{width}}  {command.help}", f"  {'':{width}}      hf-seqrec {name} {command.example}"]
+        lines += [f"  {name:{width}}  {command.help}", f"{'':8}hf-seqrec {name} {command.example}"]
     return "\n".join([*lines, "", "`hf-seqrec COMMAND --help` has the options; `hf-seqrec --version` the version."])
 
 

@@ -134,7 +134,7 @@ def _build_synthetic(words: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the histories.")
     folder = build_synthetic(**vars(parser.parse_args(words)))
     sequences = load_sequences(folder)
-    reachable, popularity = sequences.statistics["reachable"], sequences.statistics["popularity"]
+    reachable = sequences.statistics["reachable"]
     print(f"{folder}: {sequences}")
     for metric in ("hr@10", "ndcg@10"):
-        print(f"test {metric}: best reachable {reachable[metric]:.4f}, most popular {popularity[metric]:.4f}")
+        print(f"test {metric}: best reachable {reachable[metric]:.4f}")

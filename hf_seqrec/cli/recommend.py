@@ -44,10 +44,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     if not len(rows):
         raise ValueError(f"none of the {len(history)} items is in this model's catalog of {catalog.n_items:,} items.")
 
-    print(f"History, {len(rows)} items, the last ones:")
-    for title in catalog.describe(rows[-5:]):
-        print(f"    {title}")
     best, scores = model.recommend(
         torch.from_numpy(rows)[None], top_k=arguments.top_k, exclude_seen=not arguments.include_seen
     )
+    print(f"History, {len(rows)} items, the last ones:")
+    for title in catalog.describe(rows[-5:]):
+        print(f"    {title}")
     print_ranking(catalog, best[0].tolist(), scores[0].tolist())

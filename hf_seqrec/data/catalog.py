@@ -66,19 +66,36 @@ class Catalog:
         return cls(pa.table(columns | {name: pa.array(values) for name, values in metadata.items()}))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Catalog":
-        """
-        Read `catalog.parquet` from a dataset or checkpoint folder (or that file itself).
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, repo_type: str = "model", revision: str | None = None
+    ) -> "Catalog":
+        r"""
+        Read the catalog of a dataset or checkpoint, from a folder or from the Hub.
+
+        Args:
+            name_or_path (`str`): A folder with a `catalog.parquet`, that file itself, or the id of a repository.
+            repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"dataset"`, on the Hub.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub.
 
         Raises:
             FileNotFoundError: if there is none.
             ValueError: if it is not a catalog.
+
+        Example:
+
+        ```python
+        >>> catalog = Catalog.from_pretrained("org/mamba4rec-ml-1m")
+        ```
         """
-        path = Path(folder)
-        path = path / CATALOG_FILE if path.is_dir() else path
+        path = Path(name_or_path)
+        if path.is_dir():
+            path = path / CATALOG_FILE
+        elif not path.exists() and path.suffix != ".parquet":
+            path = _download(str(name_or_path), repo_type, revision)
         if not path.is_file():
             raise FileNotFoundError(
-                f"`folder` must hold {CATALOG_FILE}, found none at {path}. Dataset folders and checkpoints have one."
+                f"`name_or_path` must hold {CATALOG_FILE}, found none at {path}. Dataset folders and checkpoints have "
+                "one."
             )
         try:
             table = pq.read_table(path)
@@ -96,17 +113,32 @@ class Catalog:
         pq.write_table(self.table, path, compression="zstd")
         return path
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload catalog",
+    ) -> Any:
         """
         Upload `catalog.parquet` beside the model on the Hub that it belongs to, and return the commit.
 
-        The options are those of [`~hf_seqrec.hub.upload.upload`]: `private`, `revision`, `token`, `commit_message`.
+        The options are those of `huggingface_hub`. A repository that is not there yet is made.
         """
-        from ..hub.upload import upload
+        from huggingface_hub import HfApi
 
+        hub = HfApi(token=token)
+        name = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            return upload(folder, repo_id, **{"commit_message": "Upload catalog"} | options)
+            return hub.upload_file(
+                path_or_fileobj=self.save(folder),
+                path_in_repo=CATALOG_FILE,
+                repo_id=name,
+                revision=revision,
+                commit_message=commit_message,
+            )
 
     @property
     def n_items(self) -> int:
@@ -240,6 +272,19 @@ class Catalog:
             )
         taken = np.array(values.take(pa.array(rows.ravel().astype(np.int64) - 1)).to_pylist(), dtype=object)
         return taken.reshape(rows.shape).tolist()
+
+
+def _download(name: str, repo_type: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, CATALOG_FILE, repo_type=repo_type, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"`name_or_path` must be a folder with a {CATALOG_FILE}, or a {repo_type} on the Hub that has one, got "
+            f"{name!r}: {error}"
+        ) from error
 
 
 def _check_table(table: pa.Table) -> None:

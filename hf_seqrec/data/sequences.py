@@ -111,7 +111,7 @@ def load_sequences(folder: str | Path, revision: str | None = None, timestamps: 
     statistics = json.loads(statistics_file.read_text(encoding="utf-8")) if statistics_file.is_file() else {}
     try:
         user_ids = pa.chunked_array(_chunks(tables, "user_id"), pa.string())
-        return Sequences(item_rows, offsets, Catalog.load(path), user_ids, times, statistics)
+        return Sequences(item_rows, offsets, Catalog.from_pretrained(path), user_ids, times, statistics)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -86,7 +86,7 @@ def checked_files(folder: Path) -> list[Path]:
                 pass
         except SafetensorError as error:
             raise ValueError(f"{path} is cut short or damaged, so it was not pushed: {error}") from error
-    n_items = Catalog.load(folder).n_items
+    n_items = Catalog.from_pretrained(folder).n_items
     if n_items != config.n_items:
         raise ValueError(
             f"{folder}: catalog.parquet has {n_items} items, but the model has {config.n_items}. One of the two files "

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import Pipeline
 from transformers.utils import logging
 
@@ -227,17 +224,14 @@ def _warn(answers: "list[Answer]", examples: list[dict[str, Any]]) -> None:
 
 def _catalog_of(model: Any) -> "Catalog":
     """Load the catalog that was saved with a model."""
-    from ..data.catalog import CATALOG_FILE, Catalog
+    from ..data.catalog import Catalog
 
-    name = model.name_or_path
-    if not name:
+    if not model.name_or_path:
         raise ValueError("`catalog` must be given with a model that does not come from a checkpoint.")
-    if Path(name).is_dir():
-        return Catalog.load(name)
     try:
-        return Catalog.load(hf_hub_download(name, CATALOG_FILE, revision=getattr(model, "loaded_revision", None)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        return Catalog.from_pretrained(model.name_or_path, revision=getattr(model, "loaded_revision", None))
+    except FileNotFoundError as error:
         raise ValueError(
-            f"`model` {name!r} must have a {CATALOG_FILE}, which says what its rows stand for: {error}. Push one, or "
-            "pass `catalog`."
+            f"`model` must come with a catalog, which says what its rows stand for: {error} Push one, or pass "
+            "`catalog`."
         ) from error

@@ -1,4 +1,4 @@
-"""The state of many users in a few tensors: arrays that grow, and the model's caches by user."""
+"""The state of many users in a few tensors: arrays that grow with them."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .recommendation import Rows
 
 
@@ -80,48 +79,6 @@ def new_user_arrays(capacity: int, n_recent: int, n_seen_bytes: int) -> UserArra
         recent=np.zeros((capacity, n_recent), np.int32),
         seen=np.zeros((capacity, n_seen_bytes), np.uint8),
     )
-
-
-class UserStates:
-    """
-    What a model takes for its `cache_params`: the states of the users of one call, read from here and left here.
-
-    transformers' caches copy what they are given into tensors of their own, one more time than is needed here.
-    """
-
-    def __init__(self, model: SeqRecPreTrainedModel, before: dict[str, Tensor], has_attention: bool) -> None:
-        self._parts = {name: part for name, part in before.items() if not is_ragged(name)}
-        # Keys and values keep to the layer that knows how to append to histories of different lengths.
-        self.layers: list[Any] = list(model.new_cache().layers) if has_attention else []
-        for layer_idx, layer in enumerate(self.layers):
-            if f"{layer_idx}.keys" in before:
-                layer.keys, layer.values = before[f"{layer_idx}.keys"], before[f"{layer_idx}.values"]
-                layer.lengths = self._parts.pop(f"{layer_idx}.lengths")
-
-    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        return self._parts.get(f"{layer_idx}.conv.{state_idx}")
-
-    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        return self._parts.get(f"{layer_idx}.recurrent.{state_idx}")
-
-    def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0) -> None:
-        self._parts[f"{layer_idx}.conv.{state_idx}"] = conv_states
-
-    def update_recurrent_state(self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0) -> None:
-        self._parts[f"{layer_idx}.recurrent.{state_idx}"] = recurrent_states
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return self.layers[layer_idx].update(key_states, value_states, lengths=lengths)
-
-    def states(self) -> dict[str, Tensor]:
-        """Return every part by its name, `(b, ...)` each."""
-        parts = dict(self._parts)
-        for layer_idx, layer in enumerate(self.layers):
-            if getattr(layer, "lengths", None) is not None:
-                parts |= {f"{layer_idx}.{name}": getattr(layer, name) for name in ("keys", "values", "lengths")}
-        return parts
 
 
 def is_ragged(name: str) -> bool:

@@ -18,18 +18,17 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from transformers.cache_utils import Cache
 
+from ..models.history_cache import HistoryCache
 from .recommendation import Answer, Recommendation, Rows, warn_of
 from .recommender import Recommender
 from .session_file import read_sessions, write_sessions
-from .session_state import NewEvents, UserStates, _index, _resized, is_ragged, new_user_arrays
+from .session_state import NewEvents, _index, _resized, is_ragged, new_user_arrays
 
 # Padded positions that are encoded at once, and scores that are held at once: they bound the memory of a call.
 _POSITIONS_AT_ONCE = 2**14
@@ -76,7 +75,6 @@ class SessionStore:
         self.recommender, self.max_users, self.seen_limit = recommender, max_users, seen_limit
         self.evictions = 0
         self._lock = threading.RLock()
-        self._has_attention = any(hasattr(layer, "lengths") for layer in recommender.model.new_cache().layers)
         # Models with positions encode their window again when it moves, so they need its items.
         self._window = config.max_position_embeddings
         self._n_recent = max(self._window or 0, seen_limit or 0)
@@ -196,12 +194,12 @@ class SessionStore:
         input_ids = torch.zeros(len(histories), max(map(len, histories)), dtype=torch.long)
         for row, history in zip(input_ids, histories, strict=True):
             row[: len(history)] = torch.from_numpy(history)
-        cache = UserStates(model, before, self._has_attention)
+        cache = HistoryCache(before)
         # Only a history that is alone in its batch is longer than one part: none ends before the last.
         for part in input_ids.to(model.device).split(max(1, _POSITIONS_AT_ONCE // len(histories)), dim=1):
             mask = (part != 0).long()
-            queries = model.encode_last(model.item_embeddings(part), mask, cast(Cache, cache))
-        return cache.states(), queries
+            queries = model.encode_last(model.item_embeddings(part), mask, cache)
+        return cache.states, queries
 
     def _slots_for(self, users: list[str]) -> list[int]:
         """Give each user a slot, where it has none; at most `max_users` users."""

@@ -123,7 +123,7 @@ class _OldFolder:
     """What is in a dataset folder, its histories not read yet."""
 
     def __init__(self, folder: Path):
-        self.catalog = Catalog.load(folder)
+        self.catalog = Catalog.from_pretrained(folder)
         self.files = sorted((folder / SEQUENCES_FOLDER).glob("*.parquet"))
         self.user_ids = pa.chunked_array(
             [pq.read_table(file, columns=["user_id"])["user_id"].combine_chunks() for file in self.files], pa.string()

@@ -54,8 +54,3 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         self._check_at_least_one("intermediate_size")
-
-    @property
-    def layer_types(self) -> list[str]:
-        """What each layer keeps between calls, in the words of transformers' caches: a state, and keys and values."""
-        return ["hybrid"] * self.num_hidden_layers

@@ -62,11 +62,6 @@ class StateSpaceConfig(SeqRecConfig):
         fields.pop("scan_backend", None)
         return fields
 
-    @property
-    def layer_types(self) -> list[str]:
-        """What each layer keeps between calls, in the words of transformers' caches: a state of fixed size."""
-        return ["linear_attention"] * self.num_hidden_layers
-
     def _check_at_least_one(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) < 1:

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_seqrec import SeqRecConfig
+from .history_cache import HistoryCache
 from .layer_dropout import Dropout
 
 
@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
         visible: Tensor | None = None,
         key_value_states: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         r"""
         Map `(b, q, d)` to `(b, q, d)`, and return the attention weights `(b, h, q, k)` where they are at hand.
@@ -58,13 +58,14 @@ class SelfAttention(nn.Module):
             visible (`torch.Tensor`, *optional*): What [`causal_view`], [`bidirectional_view`] or [`last_view`] says.
             key_value_states (`torch.Tensor` of shape `(b, l, d)`, *optional*): What answers, if not the same.
             lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; needed with a cache.
-            cache_params (`Cache`, *optional*): Keys and values of what came before; updated.
+            cache ([`HistoryCache`], *optional*): Keys and values of what came before; updated.
         """
         answering = hidden_states if key_value_states is None else key_value_states
         query = self._split_heads(self.q_proj(hidden_states))
         key, value = self._split_heads(self.k_proj(answering)), self._split_heads(self.v_proj(answering))
-        if cache_params is not None:
-            key, value = cache_params.update(key, value, self.layer_idx, lengths=lengths)
+        if cache is not None:
+            assert lengths is not None  # every model that goes on from a cache counts them
+            key, value = cache.append(self.layer_idx, key, value, lengths)
 
         implementation = self.config._attn_implementation
         # Flash kernels know causality and padding, but not rows that go on from states of different lengths.
@@ -124,7 +125,7 @@ class CausalView(NamedTuple):
 
 
 def causal_view(
-    config: SeqRecConfig, attention_mask: Tensor, cache_params: Cache | None = None, layer_idx: int = 0
+    config: SeqRecConfig, attention_mask: Tensor, cache: HistoryCache | None = None, layer_idx: int = 0
 ) -> CausalView:
     r"""
     Say where the items of right-padded histories stand, and that each sees itself and what came before it.
@@ -134,16 +135,15 @@ def causal_view(
     Args:
         config ([`SeqRecConfig`]): Of the model.
         attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
-        cache_params (`Cache`, *optional*): State that the call goes on from.
-        layer_idx (`int`, *optional*, defaults to 0): Which of its layers is a [`RaggedAttentionLayer`].
+        cache ([`HistoryCache`], *optional*): State that the call goes on from.
+        layer_idx (`int`, *optional*, defaults to 0): Layer whose keys and values tell the lengths of what came before.
 
     Raises:
         ValueError: if a history grows beyond the positions that the model has.
     """
     device, longest = attention_mask.device, config.max_position_embeddings
     positions = torch.arange(attention_mask.shape[1], device=device)[None]
-    # The model's own cache has a RaggedAttentionLayer here.
-    lengths_before = None if cache_params is None else cache_params.layers[layer_idx].lengths  # type: ignore[union-attr]
+    lengths_before = None if cache is None else cache.get(layer_idx, "lengths")
     if lengths_before is None:
         by_itself = config._attn_implementation != "eager"
         return CausalView(positions, None if by_itself else positions <= positions.T)
@@ -160,7 +160,7 @@ def causal_view(
     return CausalView(positions if longest is None else positions.clamp(max=longest - 1), visible)
 
 
-def last_view(attention_mask: Tensor, cache_params: Cache | None = None, layer_idx: int = 0) -> Tensor:
+def last_view(attention_mask: Tensor, cache: HistoryCache | None = None, layer_idx: int = 0) -> Tensor:
     r"""
     Say that the last item of each history sees all real items of it, `(b, 1, 1, k)`: a mask for one query a row.
 
@@ -168,7 +168,7 @@ def last_view(attention_mask: Tensor, cache_params: Cache | None = None, layer_i
     """
     # In an empty row the first place stands in: a softmax over nothing would be NaN, and spoil every gradient.
     lengths, places = attention_mask.sum(dim=1).clamp(min=1), attention_mask.shape[1]
-    before = None if cache_params is None else cache_params.layers[layer_idx].lengths  # type: ignore[union-attr]
+    before = None if cache is None else cache.get(layer_idx, "lengths")
     if before is not None:
         lengths = before + attention_mask.sum(dim=1)
         places = int(lengths.max())

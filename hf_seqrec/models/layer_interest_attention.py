@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
 from .configuration_state_space import WholeHistoryConfig
+from .history_cache import HistoryCache
 from .layer_dropout import Dropout
 
 # Positions whose interests are pooled together. Per position, the work and memory within a chunk grow with it, those
@@ -35,14 +35,13 @@ class InterestAttention(nn.Module):
     Args:
         config ([`WholeHistoryConfig`]): With `num_interests`, `num_attention_heads`, `attention_probs_dropout_prob`.
         layer_idx (`int`): Place of this layer's state in a cache.
-        state_idx (`int`): Which of the layer's recurrent states is this one's.
     """
 
     has_key_bias = False
 
-    def __init__(self, config: WholeHistoryConfig, layer_idx: int, state_idx: int = 1) -> None:
+    def __init__(self, config: WholeHistoryConfig, layer_idx: int) -> None:
         super().__init__()
-        self.layer_idx, self.state_idx = layer_idx, state_idx
+        self.layer_idx = layer_idx
         self.head_size = config.hidden_size // config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=self.has_key_bias)
@@ -54,7 +53,7 @@ class InterestAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache_params: Cache | None = None
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
     ) -> Tensor:
         r"""
         Map `(b, l, d)` to `(b, l, d)`.
@@ -62,22 +61,22 @@ class InterestAttention(nn.Module):
         Args:
             hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions, which come first.
-            cache_params (`Cache`, *optional*): Interests of what came before; updated.
+            cache ([`HistoryCache`], *optional*): Interests of what came before; updated.
         """
         query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
             states = None
-            if cache_params is not None:
-                states = cache_params.get_recurrent_state(self.layer_idx, self.state_idx)
+            if cache is not None:
+                states = cache.get(self.layer_idx, "interests")
             key_state, value_state = (None, None) if states is None else states.unbind(1)
             keys = _pool_prefixes(key, key @ self.key_interests.to(dtype), attention_mask, key_state)
             values = _pool_prefixes(value, value @ self.value_interests.to(dtype), attention_mask, value_state)
             mixed = self._attend(_in_chunks(query), keys, values).flatten(1, 2)[:, : query.shape[1]]
-        if cache_params is not None:
+        if cache is not None:
             states = torch.stack([keys.state, values.state], dim=1)
-            cache_params.update_recurrent_state(states, self.layer_idx, self.state_idx)
+            cache.set(self.layer_idx, "interests", states)
         return self.layer_norm(self.dropout(mixed.to(hidden_states.dtype)) + hidden_states)
 
     def _attend(self, query: Tensor, keys: "_PooledPrefixes", values: "_PooledPrefixes") -> Tensor:
@@ -115,7 +114,7 @@ class ReferenceInterestAttention(InterestAttention):
     has_key_bias = True
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache_params: Cache | None = None
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, padding included; there is neither a mask nor a state."""
         query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 
 from .configuration_state_space import StateSpaceConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .op_causal_conv import causal_conv1d
 from .op_selective_scan import selective_scan
@@ -81,7 +81,7 @@ class MambaMixer(nn.Module):
         self,
         hidden_states: Tensor,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """
@@ -90,14 +90,13 @@ class MambaMixer(nn.Module):
         Args:
             hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
             lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; states stop there.
-            cache_params (`Cache`, *optional*): State to start from and to leave behind.
+            cache ([`HistoryCache`], *optional*): State to start from and to leave behind.
             only_last (`bool`, *optional*, defaults to `False`): Only for the last real position of each row. The gate
                 and the last projection are left out for the others.
         """
         conv_state = scan_state = None
-        if cache_params is not None:
-            conv_state = cache_params.get_conv_state(self.layer_idx)
-            scan_state = cache_params.get_recurrent_state(self.layer_idx)
+        if cache is not None:
+            conv_state, scan_state = cache.get(self.layer_idx, "conv"), cache.get(self.layer_idx, "scan")
 
         # A layer put in its place (LoRA's, a quantised one) has its own way to use the matrix.
         gate_apart = only_last and type(self.in_proj) is nn.Linear
@@ -130,9 +129,9 @@ class MambaMixer(nn.Module):
             lengths=lengths,
             backend=self.scan_backend,
         )
-        if cache_params is not None:
-            cache_params.update_conv_state(conv_state, self.layer_idx)
-            cache_params.update_recurrent_state(scan_state, self.layer_idx)
+        if cache is not None:
+            cache.set(self.layer_idx, "conv", conv_state)
+            cache.set(self.layer_idx, "scan", scan_state)
         if only_last:
             y = last_of_each(y, lengths)
         return self.out_proj(y * F.silu(z) if gate_apart else y)

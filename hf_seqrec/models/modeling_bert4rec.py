@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_bert4rec import BERT4RecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .layer_attention import SelfAttention, bidirectional_view, last_view
 from .layer_dropout import Dropout
@@ -106,7 +106,7 @@ class BERT4Rec(SeqRecPreTrainedModel):
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""

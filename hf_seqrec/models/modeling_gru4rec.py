@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_gru4rec import GRU4RecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each, last_real_position
-from .layer_caches import RecurrentStateLayer
 from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 
@@ -32,16 +31,16 @@ class GRU4RecLayer(GradientCheckpointingLayer):
         self.layer_idx = layer_idx
         self.gru = nn.GRU(input_size, config.gru_hidden_size, bias=False, batch_first=True)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor, cache: HistoryCache | None = None) -> Tensor:
         """Map `(b, l, d)` to `(b, l, gru_hidden_size)`; `attention_mask` `(b, l)` is 1 at real positions."""
-        before = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx)
+        before = None if cache is None else cache.get(self.layer_idx, "hidden")
         states, _ = self.gru(hidden_states, None if before is None else before[None])
-        if cache_params is not None:
+        if cache is not None:
             after = last_real_position(states, attention_mask)
             if before is not None:
                 # A row without a new item stays as it was.
                 after = torch.where(attention_mask.any(dim=1, keepdim=True), after, before)
-            cache_params.update_recurrent_state(after, self.layer_idx)
+            cache.set(self.layer_idx, "hidden", after)
         return states
 
 
@@ -78,21 +77,17 @@ class GRU4Rec(SeqRecPreTrainedModel):
             for matrix in module.parameters():
                 init.xavier_uniform_(matrix)
 
-    def new_cache(self) -> Cache:
-        """Make the empty state: one vector a layer, whatever the history's length."""
-        return Cache(layers=[RecurrentStateLayer() for _ in self.layers])
-
     def encode(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         hidden_states = self.dropout(inputs_embeds)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, cache_params)
+            hidden_states = layer(hidden_states, attention_mask, cache)
         if only_last:
             hidden_states = last_of_each(hidden_states, attention_mask.sum(dim=1))
         return self.out_proj(hidden_states)

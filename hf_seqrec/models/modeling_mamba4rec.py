@@ -1,10 +1,10 @@
 """Mamba4Rec: one selective state-space block and one feed-forward network a layer, and no positions."""
 
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mamba4rec import Mamba4RecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .layer_dropout import Dropout
 from .layer_feed_forward import FeedForward
@@ -35,10 +35,10 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
         )
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
+        self, hidden_states: Tensor, lengths: Tensor, cache: HistoryCache | None = None, only_last: bool = False
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params, only_last))
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache, only_last))
         if self.has_residual:
             mixed = mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
         return self.feed_forward(self.layer_norm(mixed))
@@ -72,12 +72,12 @@ class Mamba4Rec(StateSpacePreTrainedModel):
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
         hidden_states = self.layer_norm(self.dropout(inputs_embeds))
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
+            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
         return hidden_states

@@ -1,10 +1,10 @@
 """MambaRec*: a Transformer whose blocks, feed-forward network and positions included, are replaced by Mamba's."""
 
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mambarec import MambaRecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .layer_dropout import Dropout
 from .layer_mamba import MambaMixer
@@ -20,10 +20,10 @@ class MambaRecLayer(GradientCheckpointingLayer):
         self.mixer = MambaMixer(config, layer_idx)
 
     def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
+        self, hidden_states: Tensor, lengths: Tensor, cache: HistoryCache | None = None, only_last: bool = False
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.mixer(self.layer_norm(hidden_states), lengths, cache_params, only_last)
+        mixed = self.mixer(self.layer_norm(hidden_states), lengths, cache, only_last)
         return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
 
 
@@ -55,12 +55,12 @@ class MambaRec(StateSpacePreTrainedModel):
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
         hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
+            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
         return self.layer_norm(hidden_states)

@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 from transformers import initialization as init
-from transformers.cache_utils import Cache, LinearAttentionLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mlsa4rec import MLSA4RecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .history_reference_padding import reference_layout
-from .layer_caches import RecurrentStateLayer
 from .layer_dropout import Dropout
 from .layer_interest_attention import InterestAttention, ReferenceInterestAttention
 from .layer_mamba import MambaMixer
@@ -30,11 +29,11 @@ class MLSA4RecLayer(GradientCheckpointingLayer):
         self,
         hidden_states: Tensor,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params, only_last))
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache, only_last))
         return self.layer_norm(mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states))
 
 
@@ -66,12 +65,12 @@ class MambaInterestLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         lengths: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` and the mask `(b, l)` say which positions are real."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache_params))
+        mixed = self.dropout(self.mixer(hidden_states, lengths, cache))
         mixed = self.mixer_layer_norm(mixed + hidden_states)
-        attended = self.attention(mixed, attention_mask, cache_params)
+        attended = self.attention(mixed, attention_mask, cache)
         gated = self.gate_layer_norm(gelu(self.gate_proj(attended)) * mixed)
         joined = self.dropout(gelu(self.out_proj(torch.cat([attended, gated], dim=-1))))
         return self.layer_norm(joined + gelu(self.skip_proj(hidden_states)))
@@ -122,20 +121,16 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
         if isinstance(module, nn.Embedding):
             self._zero_padding_row(module)
 
-    def new_cache(self) -> Cache:
-        """Make the empty state: Mamba's in each layer, and in the first the interests."""
-        return Cache(layers=[RecurrentStateLayer(number_of_states=2), *(LinearAttentionLayer() for _ in self.layers)])
-
     def encode(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.causal:
-            return self._encode(inputs_embeds, attention_mask.sum(dim=1), attention_mask, cache_params, only_last)
+            return self._encode(inputs_embeds, attention_mask.sum(dim=1), attention_mask, cache, only_last)
         padding = self.item_embeddings(attention_mask.new_zeros(()))
         layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="right")
         return layout.gather(self._encode(layout.inputs_embeds))
@@ -145,11 +140,11 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
         inputs_embeds: Tensor,
         lengths: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         hidden_states = self.layer_norm(self.dropout(inputs_embeds))
-        hidden_states = self.interest_layer(hidden_states, lengths, attention_mask, cache_params)
+        hidden_states = self.interest_layer(hidden_states, lengths, attention_mask, cache)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
+            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
         return hidden_states

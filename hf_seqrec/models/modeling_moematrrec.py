@@ -2,14 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_moematrrec import MoEMaTrRecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .history_reference_padding import reference_layout
 from .layer_attention import SelfAttention, causal_view, last_view
-from .layer_caches import RaggedHybridLayer
 from .layer_dropout import Dropout
 from .layer_feed_forward import FeedForward
 from .layer_mamba import MambaMixer
@@ -50,7 +49,7 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         visible: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """
@@ -59,27 +58,27 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         The mask `(b, l)` says which positions are real, by default all.
         """
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
-        deciding = self._what_decides(hidden_states, attention_mask, cache_params)
-        by_mamba = self.mixer(hidden_states, lengths, cache_params, only_last)
+        deciding = self._what_decides(hidden_states, attention_mask, cache)
+        by_mamba = self.mixer(hidden_states, lengths, cache, only_last)
         asking = hidden_states
         if only_last:
             asking, deciding = last_of_each(hidden_states, lengths), last_of_each(deciding, lengths)
-        attended, _ = self.attention(asking, visible, hidden_states, lengths, cache_params)
+        attended, _ = self.attention(asking, visible, hidden_states, lengths, cache)
         by_attention = self.attention_layer_norm(self.attention_dropout(attended) + asking)
         weight = torch.sigmoid(self.gate_proj(deciding))
         return self.feed_forward(weight * by_mamba + (1 - weight) * by_attention)
 
     def _what_decides(
-        self, hidden_states: Tensor, attention_mask: Tensor | None, cache_params: Cache | None
+        self, hidden_states: Tensor, attention_mask: Tensor | None, cache: HistoryCache | None
     ) -> Tensor:
         if self.gate == "token":
             return hidden_states
         if not self.causal:
             return hidden_states.mean(dim=1, keepdim=True)
-        state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=1)
+        state = None if cache is None else cache.get(self.layer_idx, "mean")
         means, state = running_mean(hidden_states, attention_mask, state)
-        if cache_params is not None:
-            cache_params.update_recurrent_state(state, self.layer_idx, state_idx=1)
+        if cache is not None:
+            cache.set(self.layer_idx, "mean", state)
         return means
 
 
@@ -113,21 +112,17 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
         )
         self.post_init()
 
-    def new_cache(self) -> Cache:
-        """Make the empty state: Mamba's, the gate's, and keys and values of every item."""
-        return Cache(layers=[RaggedHybridLayer(number_of_states=2) for _ in self.layers])
-
     def encode(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.causal:
-            positions, visible = causal_view(self.config, attention_mask, cache_params)
-            return self._encode(inputs_embeds, positions, visible, attention_mask, cache_params, only_last)
+            positions, visible = causal_view(self.config, attention_mask, cache)
+            return self._encode(inputs_embeds, positions, visible, attention_mask, cache, only_last)
         padding = self.item_embeddings(attention_mask.new_zeros(()))
         layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="left")
         positions = torch.arange(self.longest, device=attention_mask.device)[None]
@@ -139,18 +134,18 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
         positions: Tensor,
         visible: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
         seen_by_last = None
         if only_last and attention_mask is not None:
-            seen_by_last = last_view(attention_mask, cache_params)
+            seen_by_last = last_view(attention_mask, cache)
         for layer in self.layers:
             is_asked = only_last and layer is self.layers[-1]
             seen = seen_by_last if is_asked else visible
-            hidden_states = layer(hidden_states, seen, attention_mask, cache_params, is_asked)
+            hidden_states = layer(hidden_states, seen, attention_mask, cache, is_asked)
         return hidden_states
 
 
@@ -174,4 +169,5 @@ def running_mean(
         sums = sums + state[:, None]
     # An empty row has no mean; zero is as good as anything.
     means = sums[:, :, :-1] / sums[:, :, -1:].clamp(min=1)
-    return means.to(hidden_states.dtype), sums[:, -1]
+    # A copy: as a view, the state would keep the sums of all positions in memory.
+    return means.to(hidden_states.dtype), sums[:, -1].clone()

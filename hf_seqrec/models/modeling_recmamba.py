@@ -2,13 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, LinearAttentionLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_recmamba import RecMambaConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .history_reference_padding import reference_layout
-from .layer_caches import RecurrentStateLayer
 from .layer_dropout import Dropout
 from .layer_mamba import MambaMixer
 from .modeling_state_space import StateSpacePreTrainedModel
@@ -31,11 +30,11 @@ class RecMambaLayer(GradientCheckpointingLayer):
         self,
         hidden_states: Tensor,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.mixer(hidden_states, lengths, cache_params, only_last)
+        mixed = self.mixer(hidden_states, lengths, cache, only_last)
         if not self.has_residual:
             return mixed
         return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
@@ -73,24 +72,18 @@ class RecMamba(StateSpacePreTrainedModel):
             # No normalisation makes up for projections that are too small.
             module.init_projections()
 
-    def new_cache(self) -> Cache:
-        """Make the empty state: Mamba's in each layer, and in the first how many items each row has had."""
-        return Cache(
-            layers=[RecurrentStateLayer(number_of_states=2), *(LinearAttentionLayer() for _ in self.layers[1:])]
-        )
-
     def encode(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         if self.config.reference_padding:
             return self._encode_as_reference(inputs_embeds, attention_mask)
-        positions = item_positions(attention_mask, self.config.max_position_embeddings, cache_params)
-        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache_params, only_last)
+        positions = item_positions(attention_mask, self.config.max_position_embeddings, cache)
+        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache, only_last)
 
     def _encode_as_reference(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
         longest = self.config.max_position_embeddings
@@ -104,39 +97,36 @@ class RecMamba(StateSpacePreTrainedModel):
         inputs_embeds: Tensor,
         positions: Tensor,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
         for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
+            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
         return hidden_states
 
 
-def item_positions(
-    attention_mask: Tensor, longest: int, cache_params: Cache | None = None, layer_idx: int = 0, state_idx: int = 1
-) -> Tensor:
+def item_positions(attention_mask: Tensor, longest: int, cache: HistoryCache | None = None) -> Tensor:
     r"""
     Return the position of each item, counted from the first of its whole history: `(b, l)`, or `(1, l)` if all alike.
 
-    How many items each row has had is kept in `cache_params`, as a recurrent state, and counted up. Positions beyond a
-    row's end are anything in `0..longest-1`.
+    How many items each row has had is kept in `cache` and counted up. Positions beyond a row's end are anything in
+    `0..longest-1`.
 
     Args:
         attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
         longest (`int`): How many positions the model has.
-        cache_params (`Cache`, *optional*): State that the call goes on from.
-        layer_idx, state_idx (`int`): Where in it the count is kept; a [`RecurrentStateLayer`].
+        cache ([`HistoryCache`], *optional*): State that the call goes on from.
 
     Raises:
         ValueError: if a history grows beyond the positions that the model has.
     """
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
-    if cache_params is None:
+    if cache is None:
         return positions
     counts = attention_mask.sum(dim=1)
-    before = cache_params.get_recurrent_state(layer_idx, state_idx)
+    before = cache.get(0, "n_items")
     if before is not None:
         positions = positions + before[:, None]
         counts = counts + before
@@ -146,5 +136,5 @@ def item_positions(
                 f"{longest} positions (`config.max_position_embeddings`). Start again without `cache`, from "
                 f"the most recent {longest} items or fewer."
             )
-    cache_params.update_recurrent_state(counts, layer_idx, state_idx)
+    cache.set(0, "n_items", counts)
     return positions.clamp(max=longest - 1)

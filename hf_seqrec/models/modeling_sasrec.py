@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_sasrec import SASRecConfig
+from .history_cache import HistoryCache
 from .history_padding import last_of_each
 from .layer_attention import SelfAttention, causal_view, last_view
-from .layer_caches import RaggedAttentionLayer
 from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 
@@ -43,7 +42,7 @@ class SASRecLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         visible: Tensor | None = None,
         lengths: Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """
@@ -57,7 +56,7 @@ class SASRecLayer(GradientCheckpointingLayer):
         if only_last:
             hidden_states = last_of_each(hidden_states, lengths)
         query = hidden_states if self.normalization == "post" else self.attention_layer_norm(hidden_states)
-        mixed, _ = self.attention(query, visible, answering, lengths, cache_params)
+        mixed, _ = self.attention(query, visible, answering, lengths, cache)
         if self.normalization == "query":
             hidden_states = self.feed_forward_layer_norm(query + mixed)
             return self._feed_forward(hidden_states) + hidden_states
@@ -102,20 +101,16 @@ class SASRec(SeqRecPreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def new_cache(self) -> Cache:
-        """Make the empty state: keys and values of every item, a history's length of its own in each row."""
-        return Cache(layers=[RaggedAttentionLayer() for _ in self.layers])
-
     def encode(
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
         lengths = attention_mask.sum(dim=1)
-        positions, visible = causal_view(self.config, attention_mask, cache_params)
+        positions, visible = causal_view(self.config, attention_mask, cache)
         if self.config.position_order == "last":
             positions = positions + (self.config.max_position_embeddings - lengths)[:, None]
             positions = positions.clamp(max=self.config.max_position_embeddings - 1)
@@ -125,11 +120,11 @@ class SASRec(SeqRecPreTrainedModel):
         only_last = only_last and not self.config.attend_to_padding
         if self.config.attend_to_padding:
             hidden_states, visible = self._with_padding(hidden_states, lengths)
-        seen_by_last = last_view(attention_mask, cache_params) if only_last else None
+        seen_by_last = last_view(attention_mask, cache) if only_last else None
         for layer in self.layers:
             is_asked = only_last and layer is self.layers[-1]
             seen = seen_by_last if is_asked else visible
-            hidden_states = layer(hidden_states, seen, lengths, cache_params, is_asked)
+            hidden_states = layer(hidden_states, seen, lengths, cache, is_asked)
         if self.config.attend_to_padding:
             hidden_states = hidden_states[:, 1:]
         return self.layer_norm(hidden_states)

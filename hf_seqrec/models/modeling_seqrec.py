@@ -8,12 +8,12 @@ import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
+from .history_cache import HistoryCache
 from .history_padding import RightPadded, encode_by_length, last_of_each, last_real_position, right_padded
 from .item_scores import candidate_ranks, score_items, target_ranks, top_k_items
 from .loss_full_softmax import full_softmax_loss
@@ -33,7 +33,7 @@ class SeqRecOutput(ModelOutput):
             `last_hidden_state`.
         last_hidden_state (`torch.FloatTensor` of shape `(b, l, d)`): Encoder output; `(b, 1, d)` where only the item
             after each history was asked for.
-        cache (`Cache`, *optional*): State after the last item, to go on from.
+        cache ([`HistoryCache`], *optional*): State after the last item, to go on from.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*): Output of each layer.
         attentions (`tuple[torch.FloatTensor]`, *optional*): Attention weights of each layer.
     """
@@ -41,12 +41,12 @@ class SeqRecOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
-    cache: Cache | None = None
+    cache: HistoryCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
     @property
-    def cache_params(self) -> Cache | None:
+    def cache_params(self) -> HistoryCache | None:
         """The cache, by the name that it had before transformers 5.24."""
         return self.cache
 
@@ -83,7 +83,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
         only_last: bool = False,
     ) -> Tensor:
         r"""
@@ -92,7 +92,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Args:
             inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, oldest first, padded on the right.
             attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
-            cache_params (`Cache`, *optional*): State of what came before; the encoder starts from it and updates it.
+            cache ([`HistoryCache`], *optional*): State of what came before; the encoder starts from it and
+                updates it.
             only_last (`bool`, *optional*, defaults to `False`): Nobody will ask for other states than that at the last
                 real position of each row. A model may leave the others out, as far as it does without them, and
                 return `(b, 1, d)`; or take no notice.
@@ -102,14 +103,10 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `encode`.")
 
-    def encode_last(self, inputs_embeds: Tensor, attention_mask: Tensor, cache_params: Cache | None = None) -> Tensor:
+    def encode_last(self, inputs_embeds: Tensor, attention_mask: Tensor, cache: HistoryCache | None = None) -> Tensor:
         """Encode as `encode` does, and return the state `(b, d)` at the last real position of each row alone."""
-        states = self.encode(inputs_embeds, attention_mask, cache_params, only_last=inputs_embeds.shape[1] > 1)
+        states = self.encode(inputs_embeds, attention_mask, cache, only_last=inputs_embeds.shape[1] > 1)
         return states[:, 0] if states.shape[1] == 1 else last_real_position(states, attention_mask)
-
-    def new_cache(self) -> Cache:
-        """Make the empty state that `use_cache=True` starts from; for models that keep more than Mamba's states."""
-        return DynamicCache(config=self.config)
 
     def with_query(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         r"""
@@ -192,28 +189,6 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         # Its catalog is not that of the checkpoint it came from any more.
         self.name_or_path = ""
 
-    def adapt_to_catalog(self, old_catalog: Any, new_catalog: Any, **options: Any) -> Any:
-        r"""
-        Carry this model over to another catalog, in place: see [`~hf_seqrec.checkpoints.adapt.adapt_to_catalog`].
-
-        Args:
-            old_catalog, new_catalog ([`~hf_seqrec.Catalog`]): What the rows stand for now, and shall stand for.
-            options: What becomes of new and vanished items: `new_items`, `keep_vanished`, `histories`, `seed`.
-
-        Returns:
-            [`~hf_seqrec.data.catalog_change.CatalogChange`]: its `catalog` is the one to save with the model.
-
-        Raises:
-            ModuleNotFoundError: if the package is not installed, as where the model is loaded as remote code.
-        """
-        try:
-            from hf_seqrec.checkpoints.adapt import adapt_to_catalog
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "`adapt_to_catalog` needs the package of which this model is a part, hf_seqrec, installed."
-            ) from error
-        return adapt_to_catalog(self, old_catalog, new_catalog, **options)
-
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs
     @can_return_tuple
@@ -222,14 +197,14 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: HistoryCache | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_logits: bool | None = None,
         negatives: Tensor | None = None,
         negatives_log_q: Tensor | None = None,
         only_last: bool = False,
-        cache_params: Cache | None = None,
+        cache_params: HistoryCache | None = None,
         **kwargs: Any,
     ) -> SeqRecOutput:
         r"""
@@ -245,7 +220,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             labels (`torch.LongTensor` of shape `(b, l)` or `(b,)`, *optional*): Row of the item to predict at each
                 position (already shifted: the next item), -100 where nothing is asked; or the item after each history,
                 which means `only_last`.
-            cache (`Cache`, *optional*): State to go on from, as returned by an earlier call.
+            cache ([`HistoryCache`], *optional*): State to go on from, as returned by an earlier call.
             use_cache (`bool`, *optional*): Return the state after the last item. Defaults to `config.use_cache`, and
                 to true when `cache` is given.
             num_items_in_batch (`int` or scalar tensor, *optional*): Labelled positions over all accumulated batches
@@ -260,7 +235,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 for the sampled softmax.
             only_last (`bool`, *optional*, defaults to `False`): Encode what the item after each history asks for and
                 no more, which is cheaper: `last_hidden_state` is `(b, 1, d)`.
-            cache_params (`Cache`, *optional*): `cache`, by the name that it had before transformers 5.24.
+            cache_params ([`HistoryCache`], *optional*): `cache`, by the name that it had before transformers 5.24.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty or too long, no position has a label, state
@@ -278,7 +253,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 "Leave both out and encode the whole history at each call."
             )
         if cache is None and use_cache:
-            cache = self.new_cache()
+            cache = HistoryCache()
 
         padding = right_padded(attention_mask)
         mask = padding.attention_mask
@@ -396,8 +371,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         top_k: int = 10,
         exclude_seen: bool = True,
         candidate_rows: Tensor | None = None,
-        cache: Cache | None = None,
-        cache_params: Cache | None = None,
+        cache: HistoryCache | None = None,
+        cache_params: HistoryCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""
         Return catalog rows and scores, each `(b, top_k)`, of the best next items of each history, best first.
@@ -412,8 +387,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of `input_ids` (all of them,
                 also those too old to be encoded). What went into `cache` earlier is not known here.
             candidate_rows (`torch.LongTensor` of shape `(c,)`, *optional*): Recommend only from these rows.
-            cache (`Cache`, *optional*): State to go on from; updated.
-            cache_params (`Cache`, *optional*): `cache`, by the name that it had before transformers 5.24.
+            cache ([`HistoryCache`], *optional*): State to go on from; updated.
+            cache_params ([`HistoryCache`], *optional*): `cache`, by the name that it had before transformers 5.24.
 
         Raises:
             ValueError: if a row is out of the catalog, a history is empty, or fewer than `top_k` items are left.
@@ -550,8 +525,15 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             )
 
 
-def _either_name(cache: Cache | None, cache_params: Cache | None) -> Cache | None:
+def _either_name(cache: HistoryCache | None, cache_params: HistoryCache | None) -> HistoryCache | None:
     """Return the cache that was given by its name of today or by that from before transformers 5.24."""
     if cache is not None and cache_params is not None:
         raise ValueError("`cache` and `cache_params` are two names of one argument, got both. Pass `cache` only.")
-    return cache_params if cache is None else cache
+    cache = cache_params if cache is None else cache
+    # By what it has: a model loaded as remote code has a class of its own.
+    if cache is not None and not hasattr(cache, "states"):
+        raise TypeError(
+            f"`cache` must be a `HistoryCache`, got {type(cache).__name__}. Pass the `cache` of an earlier output; "
+            "the first call makes it with `use_cache=True`."
+        )
+    return cache

@@ -105,17 +105,17 @@ def _card(model: PreTrainedModel, folder: Path, token: bool | str | None) -> str
     return None if card is None else card.read_text(encoding="utf-8")
 
 
-def _card_without_results(model: PreTrainedModel) -> str | None:
-    try:
-        from hf_seqrec.checkpoints.card import render_model_card
-    except ModuleNotFoundError:  # loaded from the Hub, package not installed
-        return None
+def _card_without_results(model: PreTrainedModel) -> str:
     config: Any = model.config
-    return str(render_model_card(config.model_type, config.n_items, None))
+    return (
+        f"---\nlibrary_name: transformers\ntags: [sequential-recommendation, {config.model_type}]\n---\n"
+        f"# {type(model).__name__} for {config.n_items:,} items\n\n"
+        "A sequential recommender of [hf_seqrec](https://pypi.org/project/hf-seqrec/). Nothing was measured of it.\n"
+    )
 
 
 def _write_card(text: str, path: Path, name: str, tags: list[str]) -> None:
-    # As `hf_seqrec.checkpoints.card` leaves a place for the name.
+    # The package's own cards leave a place for the name.
     card = ModelCard(text.replace("this/repository", name))
     if tags:
         card.data["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), *tags]))

@@ -10,7 +10,6 @@ from causal_conv1d import causal_conv1d_fn
 from torch import Tensor
 
 
-
 def causal_conv1d(
     x: Tensor,
     weight: Tensor,

@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-
 from .triton_kernels import sigmoid
 from .triton_launch import check_dtypes, contiguous_rows, on, processors, strides
 

@@ -170,6 +170,9 @@ def parse_run_arguments(command_line: Sequence[str] | None = None, doc: str = ""
     fields = dataclasses.asdict(network)
     if start is None:
         _choose_positions(fields, model_type, training.max_length)
+        # Any catalog will do: what is wrong with the network is said before the run's folder is written.
+        cls = config_class(model_type)
+        cls(vocab_size=cls.vocab_size_for(1), **fields)
     else:
         _check_start(model, start, fields, training)
     return RunArguments(model, fields, data, training)

@@ -1,18 +1,16 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.checkpoints.adapt import adapt_to_catalog, main
+from hf_seqrec.checkpoints.adapt import adapt_to_catalog
 from hf_seqrec.checkpoints.load import load_checkpoint
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.catalog_change import change_of_catalog
 from hf_seqrec.data.histories import HistoryDataset
 from hf_seqrec.data.leave_one_out import leave_one_out
-from tests.helpers import sequences_of, small_model, walks
+from tests.helpers import sequences_of, small_model
 
 OLD = Catalog.from_items(["a", "b", "c", "d"], count=[9, 8, 7, 6], title=["A", "B", "C", "D"])
 # b and d are known, x and y new, a and c vanished.
@@ -72,7 +70,7 @@ class TestEveryModel:
         # Histories of b and d, rows 2 and 4 before and rows 4 and 2 after.
         before = model(torch.tensor([[2, 4, 2]])).logits
         encoder = {name: p.clone() for name, p in model.named_parameters() if name not in model.item_tables()}
-        model.adapt_to_catalog(OLD, NEW, keep_vanished=True)
+        adapt_to_catalog(model, OLD, NEW, keep_vanished=True)
         after = model(torch.tensor([[4, 2, 4]])).logits
         assert model.config.n_items == 6
         torch.testing.assert_close(after[:, [4, 2, 5, 6]], before[:, [2, 4, 1, 3]])
@@ -82,7 +80,7 @@ class TestEveryModel:
     @pytest.mark.parametrize("model_type", hf_seqrec.MODEL_TYPES)
     def test_saved_and_loaded(self, model_type, tmp_path):
         model = model_of(model_type)
-        model.adapt_to_catalog(OLD, NEW).catalog.save(tmp_path)
+        adapt_to_catalog(model, OLD, NEW).catalog.save(tmp_path)
         model.save_pretrained(tmp_path)
         loaded, catalog = load_checkpoint(tmp_path)
         assert catalog.item_ids.equals(NEW.item_ids)
@@ -93,7 +91,7 @@ class TestEveryModel:
     def test_the_bias_and_the_mask_row_of_bert4rec(self):
         model = model_of("bert4rec")
         mask = model.item_embeddings.weight[model.config.mask_row].clone()
-        model.adapt_to_catalog(OLD, NEW)
+        adapt_to_catalog(model, OLD, NEW)
         # 2.5 is the mean of 1, 2, 3, 4.
         assert model.output_bias.tolist() == [0.0, 2.5, 4.0, 2.5, 2.0]
         assert model.config.mask_row == 5
@@ -102,7 +100,7 @@ class TestEveryModel:
 
     def test_it_learns_afterwards(self):
         model = model_of("bert4rec").train()
-        model.adapt_to_catalog(OLD, NEW, keep_vanished=True)
+        adapt_to_catalog(model, OLD, NEW, keep_vanished=True)
         labels = torch.tensor([[-100, 6]])
         model(torch.tensor([[1, model.config.mask_row]]), labels=labels).loss.backward()
         for name, table in model.item_tables().items():
@@ -114,7 +112,7 @@ class TestNewItems:
     def test_mean(self):
         model = small_model(5)
         known = model.item_embeddings.weight[1:].clone()
-        model.adapt_to_catalog(OLD, NEW)
+        adapt_to_catalog(model, OLD, NEW)
         for row in (1, 3):
             torch.testing.assert_close(model.item_embeddings.weight[row], known.mean(dim=0))
 
@@ -125,7 +123,7 @@ class TestNewItems:
         for seed in (0, 0, 1):
             model = small_model(501)
             norms = model.item_embeddings.weight[1:].norm(dim=1)
-            model.adapt_to_catalog(old, new, new_items="random", seed=seed)
+            adapt_to_catalog(model, old, new, new_items="random", seed=seed)
             tables.append(model.item_embeddings.weight[251:])
         assert torch.equal(tables[0], tables[1])
         assert not torch.equal(tables[0], tables[2])
@@ -138,7 +136,7 @@ class TestNewItems:
         histories = HistoryDataset(sequences, np.arange(4), starts, stops, has_targets=False)
         model = small_model(5)
         a, b, c, d = model.item_embeddings.weight[1:].clone()
-        model.adapt_to_catalog(OLD, NEW, new_items="cooccurrence", histories=histories)
+        adapt_to_catalog(model, OLD, NEW, new_items="cooccurrence", histories=histories)
         x, new_d, y, new_b = model.item_embeddings.weight[1:]
         # Four events of d in all, one of b.
         expected = 2 / 4**0.5 * d + 1 / 1**0.5 * b
@@ -150,14 +148,14 @@ class TestNewItems:
 
     def test_errors(self):
         with pytest.raises(ValueError, match=r"`new_items` must be one of mean, cooccurrence, random, got 'zero'"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="zero")
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="zero")
         with pytest.raises(ValueError, match="`histories` must be given with `new_items='cooccurrence'`"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="cooccurrence")
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence")
         with pytest.raises(ValueError, match="The old catalog has 4 items, but the model has 12"):
             adapt_to_catalog(small_model(13), OLD, NEW)
         histories = leave_one_out(sequences_of([5, 6, 7, 8], n_items=9)).train
         with pytest.raises(ValueError, match=r"`histories` must be in the rows 1\.\.4 of the new catalog, got row 6"):
-            small_model(5).adapt_to_catalog(OLD, NEW, new_items="cooccurrence", histories=histories)
+            adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence", histories=histories)
 
 
 class TestReplaceItems:
@@ -173,54 +171,3 @@ class TestReplaceItems:
                 ValueError, match=r"`tables` must hold as many rows of each of item_embeddings\.weight"
             ):
                 model.replace_items(tables)
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """Save a model of the walks' twelve items but the last, and the folder of a dataset that has it."""
-    known = Catalog.from_items(walks().catalog.item_ids.to_pylist()[:11])
-    small_model(12).save_pretrained(tmp_path / "old")
-    known.save(tmp_path / "old")
-    (tmp_path / "old/training_args.json").write_text('{"max_length": 7}')
-    walks().catalog.save(tmp_path / "data")
-    return tmp_path / "old"
-
-
-class TestCommand:
-    def test_extends_a_checkpoint(self, checkpoint, tmp_path, capsys):
-        output = tmp_path / "deep/new"
-        main([str(checkpoint), "--catalog", str(tmp_path / "data"), "--output", str(output)])
-        assert "11 of the 11 items of the model are in the new catalog, 1 items are new" in capsys.readouterr().out
-        model, catalog = load_checkpoint(output)
-        old, _ = load_checkpoint(checkpoint)
-        assert catalog.titles[11] == "Item 12"
-        history = torch.tensor([[1, 2, 3]])
-        # Not all bits: matrices of another size may be multiplied in another order.
-        torch.testing.assert_close(model(history).logits[:, :12], old(history).logits)
-        assert json.loads((output / "training_args.json").read_text()) == {"max_length": 7}
-        assert "12 items" in (output / "README.md").read_text()
-        assert json.loads((output / "adaptation.json").read_text()) == {
-            "checkpoint": str(checkpoint),
-            "n_known": 11,
-            "n_new": 1,
-            "n_vanished": 0,
-            "n_kept_vanished": 0,
-            "new_items": "mean",
-            "seed": 0,
-        }
-
-    def test_says_what_is_wrong(self, checkpoint, tmp_path):
-        data, new = str(tmp_path / "data"), str(tmp_path / "new")
-        with pytest.raises(SystemExit, match="`output` must be new or an empty folder, but there is something at"):
-            main([str(checkpoint), "--catalog", data, "--output", str(checkpoint)])
-        with pytest.raises(SystemExit, match="must be a dataset folder, with"):
-            main([str(checkpoint), "--catalog", data, "--output", new, "--new_items", "cooccurrence"])
-        with pytest.raises(SystemExit, match=r"is not a checkpoint folder: it has no config\.json"):
-            main([data, "--catalog", data, "--output", new])
-        Catalog.from_items(["1"]).save(tmp_path / "foreign")
-        with pytest.raises(SystemExit, match="share no raw item id"):
-            main([str(checkpoint), "--catalog", str(tmp_path / "foreign"), "--output", new])
-        NEW.save(checkpoint)
-        with pytest.raises(SystemExit, match="has 4 items, but the model has 11"):
-            main([str(checkpoint), "--catalog", data, "--output", new])
-        assert not (tmp_path / "new").exists()

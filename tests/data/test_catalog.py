@@ -92,15 +92,15 @@ def test_find_takes_the_exact_title_first_then_the_popular(films):
 def test_save_and_load(films, tmp_path):
     films.save(tmp_path / "checkpoint")
     for path in (tmp_path / "checkpoint", tmp_path / "checkpoint" / "catalog.parquet"):
-        assert Catalog.load(path).table.equals(films.table)
+        assert Catalog.from_pretrained(path).table.equals(films.table)
 
 
 def test_load_says_what_is_wrong(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"catalog\.parquet"):
-        Catalog.load(tmp_path)
+        Catalog.from_pretrained(tmp_path)
     (tmp_path / "catalog.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
-        Catalog.load(tmp_path)
+        Catalog.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,6 @@ import sys
 for name in ("ibis", "duckdb", "torch"):
     sys.modules[name] = None
 from hf_seqrec.data.catalog import Catalog
-assert Catalog.load({str(tmp_path)!r}).encode(["7"]) == [3]
+assert Catalog.from_pretrained({str(tmp_path)!r}).encode(["7"]) == [3]
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from transformers.cache_utils import Cache
 
+from hf_seqrec.models.history_cache import HistoryCache
 from hf_seqrec.models.history_reference_padding import reference_layout
-from hf_seqrec.models.layer_caches import RecurrentStateLayer
 from hf_seqrec.models.modeling_recmamba import item_positions
 
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
@@ -30,7 +29,7 @@ def test_right():
 
 
 def test_positions_count_on_in_each_row():
-    cache = Cache(layers=[RecurrentStateLayer(number_of_states=2)])
+    cache = HistoryCache()
     assert item_positions(MASK, 6).tolist() == [[0, 1, 2]]
     assert item_positions(MASK, 6, cache).tolist() == [[0, 1, 2]]
     assert item_positions(MASK, 6, cache).tolist() == [[3, 4, 5], [1, 2, 3], [0, 1, 2]]

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from transformers import set_seed
-from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_seqrec.models.configuration_seqrec import SeqRecConfig
+from hf_seqrec.models.history_cache import HistoryCache
 from hf_seqrec.models.layer_attention import SelfAttention, bidirectional_view, causal_view
-from hf_seqrec.models.layer_caches import RaggedAttentionLayer
 
 LENGTHS = torch.tensor([5, 2, 3])
 MASK = (torch.arange(5) < LENGTHS[:, None]).long()
@@ -58,12 +57,12 @@ def test_goes_on_from_histories_of_different_lengths(implementation):
     config, layer = make(True, implementation, max_position_embeddings=10)
     states = torch.randn(3, 9, 12)
     calls = [(0, 5, LENGTHS), (5, 8, torch.tensor([1, 3, 2])), (8, 9, torch.tensor([1, 1, 1]))]
-    cache = Cache(layers=[RaggedAttentionLayer()])
+    cache = HistoryCache()
     kept, mixed, positions = ([[], [], []] for _ in range(3))
     for start, stop, lengths in calls:
         mask = (torch.arange(stop - start) < lengths[:, None]).long()
         view = causal_view(config, mask, cache)
-        output, _ = layer(states[:, start:stop], view.visible, lengths=lengths, cache_params=cache)
+        output, _ = layer(states[:, start:stop], view.visible, lengths=lengths, cache=cache)
         for row, length in enumerate(lengths):
             kept[row].append(states[row, start : start + length])
             mixed[row].append(output[row, :length])
@@ -77,8 +76,8 @@ def test_goes_on_from_histories_of_different_lengths(implementation):
 
 def test_a_history_that_outgrows_the_positions():
     config, layer = make(True, max_position_embeddings=6)
-    cache = Cache(layers=[RaggedAttentionLayer()])
-    layer(torch.randn(3, 5, 12), causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache_params=cache)
+    cache = HistoryCache()
+    layer(torch.randn(3, 5, 12), causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
     with pytest.raises(ValueError, match=r"a history of 7 items, but this model has 6 positions.*most recent 6"):
         causal_view(config, torch.ones(3, 2), cache)
 
@@ -105,10 +104,10 @@ def test_flash_attention_gets_what_it_understands(monkeypatch):
     config, layer = make(True, "flash_attention_2")
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
     states = torch.randn(3, 5, 12)
-    cache = Cache(layers=[RaggedAttentionLayer()])
-    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache_params=cache)
+    cache = HistoryCache()
+    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
     assert asked == [None]
-    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache_params=cache)
+    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
     assert asked == [None]
     _, layer = make(False, "flash_attention_2")
     layer(states, bidirectional_view(config, MASK))

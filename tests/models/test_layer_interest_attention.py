@@ -3,10 +3,9 @@
 import pytest
 import torch
 from transformers import set_seed
-from transformers.cache_utils import Cache
 
 from hf_seqrec import MLSA4RecConfig
-from hf_seqrec.models.layer_caches import RecurrentStateLayer
+from hf_seqrec.models.history_cache import HistoryCache
 from hf_seqrec.models.layer_interest_attention import InterestAttention, ReferenceInterestAttention
 from tests.models.by_the_book import interest_attention_by_the_book
 
@@ -20,10 +19,6 @@ def attention(cls=InterestAttention, scale=1.0):
         torch.nn.init.normal_(parameter, std=scale)
     torch.nn.init.ones_(layer.layer_norm.weight)
     return layer
-
-
-def new_cache():
-    return Cache(layers=[RecurrentStateLayer(number_of_states=2)])
 
 
 # Within one chunk of 16 positions, one full chunk, and several with a rest.
@@ -53,7 +48,7 @@ def test_gradients_equal_those_of_the_equations():
 @torch.no_grad()
 def test_state_goes_on_from_wherever_it_was_cut(cuts):
     layer, inputs = attention(), torch.randn(2, 40, 8)
-    cache, parts = new_cache(), []
+    cache, parts = HistoryCache(), []
     for part in inputs.tensor_split(cuts, dim=1):
         parts.append(layer(part, torch.ones(part.shape[:2]), cache))
     torch.testing.assert_close(torch.cat(parts, dim=1), layer(inputs), rtol=1e-4, atol=1e-5)
@@ -64,7 +59,7 @@ def test_rows_of_different_lengths_and_none():
     layer, inputs = attention(), torch.randn(3, 20, 8)
     lengths = torch.tensor([20, 3, 0])
     mask = (torch.arange(20) < lengths[:, None]).long()
-    cache = new_cache()
+    cache = HistoryCache()
     layer(torch.where(mask[:, :, None] == 1, inputs, 1e4), mask, cache)
     later = torch.randn(3, 2, 8)
     continued = layer(later, torch.ones(3, 2), cache)
@@ -90,7 +85,7 @@ def test_large_scores_neither_overflow_nor_lose_the_past():
 def test_an_item_of_little_weight_is_kept_until_it_counts():
     # A first item that outweighs all others, then 100 alike: what is seen stays what it was.
     layer = attention(scale=3.0)
-    cache = new_cache()
+    cache = HistoryCache()
     first, second = torch.randn(2, 1, 1, 8)
     layer(first, torch.ones(1, 1), cache)
     for _ in range(100):
@@ -111,10 +106,10 @@ def test_a_bias_of_the_keys_would_change_nothing():
 @torch.no_grad()
 def test_bfloat16_keeps_its_state_in_float32():
     layer, inputs = attention(scale=0.5), torch.randn(2, 40, 8)
-    cache = new_cache()
+    cache = HistoryCache()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = layer(inputs, torch.ones(2, 40), cache)
-    assert cache.get_recurrent_state(0, 1).dtype == torch.float32
+    assert cache.get(0, "interests").dtype == torch.float32
     torch.testing.assert_close(outputs.float(), layer(inputs), rtol=0.1, atol=0.1)
 
 

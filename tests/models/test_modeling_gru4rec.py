@@ -50,7 +50,7 @@ def test_state_has_a_fixed_size():
 
     def state_bytes(length):
         cache = model(INPUT_IDS.repeat(1, length), use_cache=True).cache
-        return sum(layer.recurrent_states[0].nbytes for layer in cache.layers)
+        return sum(state.nbytes for state in cache.states.values())
 
     assert state_bytes(1) == state_bytes(50) == 2 * 6 * 4
 
@@ -60,9 +60,9 @@ def test_a_row_without_a_new_item_keeps_its_state():
     model = GRU4Rec(GRU4RecConfig(vocab_size=11, hidden_size=8)).eval()
     input_ids = torch.tensor([[3, 1, 4], [1, 5, 9]])
     cache = model(input_ids, use_cache=True).cache
-    before = cache.layers[0].recurrent_states[0].clone()
+    before = cache.get(0, "hidden")
     model(torch.tensor([[2], [0]]), cache=cache, output_logits=False)
-    after = cache.layers[0].recurrent_states[0]
+    after = cache.get(0, "hidden")
     assert not torch.equal(after[0], before[0])
     assert torch.equal(after[1], before[1])
 

@@ -62,8 +62,8 @@ def test_state_has_a_fixed_size():
     model = Mamba4Rec(Mamba4RecConfig(vocab_size=11, hidden_size=8)).eval()
 
     def state_bytes(length):
-        layer = model(INPUT_IDS.repeat(1, length), use_cache=True).cache.layers[0]
-        return layer.conv_states[0].nbytes + layer.recurrent_states[0].nbytes
+        cache = model(INPUT_IDS.repeat(1, length), use_cache=True).cache
+        return sum(state.nbytes for state in cache.states.values())
 
     # 16 channels: 3 inputs of the convolution and 32 states each, in float32.
     assert state_bytes(1) == state_bytes(50) == 16 * (3 + 32) * 4

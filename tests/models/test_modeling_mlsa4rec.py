@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from transformers import AutoModel, set_seed
 
 from hf_seqrec import MLSA4Rec, MLSA4RecConfig
+from hf_seqrec.models.history_cache import HistoryCache
 from tests.models.by_the_book import interest_attention_by_the_book, mamba_by_the_book
 from tests.models.reference_outputs import assert_answers_as_reference, model_of, reference_cases
 
@@ -70,9 +71,8 @@ def test_state_has_a_fixed_size():
     model = small(num_hidden_layers=1)
 
     def state_bytes(length):
-        layers = model(HISTORIES[:1].repeat(1, length), use_cache=True).cache.layers
-        states = [state for layer in layers for state in (layer.conv_states[0], *layer.recurrent_states.values())]
-        return sum(state.nbytes for state in states)
+        cache = model(HISTORIES[:1].repeat(1, length), use_cache=True).cache
+        return sum(state.nbytes for state in cache.states.values())
 
     # Two blocks of 16 channels with 3 inputs and 3 states each; keys and values of 3 interests, with their weights.
     assert state_bytes(1) == state_bytes(20) == 4 * (2 * 16 * (3 + 3) + 2 * 3 * (8 + 1))
@@ -109,7 +109,7 @@ class TestAsTheAuthorsCode:
     def test_carries_no_state(self, model):
         with pytest.raises(ValueError, match="a new item changes what the model makes of all items before it"):
             model(HISTORIES, use_cache=True)
-        cache = small().new_cache()
+        cache = HistoryCache()
         with pytest.raises(ValueError, match="a new item changes"):
             model.recommend(HISTORIES, top_k=1, cache=cache)
 

@@ -78,7 +78,7 @@ def test_state_goes_on(gate, attn_implementation):
 def test_rows_of_a_state_can_be_picked():
     model = small()
     cache = model(HISTORIES, use_cache=True).cache
-    cache.reorder_cache(torch.tensor([1, 1, 0]))
+    cache.batch_select_indices(torch.tensor([1, 1, 0]))
     later = model(torch.tensor([[8], [10], [7]]), cache=cache).logits
     for row, history in enumerate(([2, 6, 5, 8], [2, 6, 5, 10], [3, 1, 4, 1, 5, 9, 7])):
         torch.testing.assert_close(model(torch.tensor([history])).logits[0], later[row], rtol=1e-4, atol=1e-5)

@@ -72,8 +72,8 @@ def test_state_has_a_fixed_size():
     model = small()
 
     def state_bytes(length):
-        (layer,) = model(HISTORIES[:1, :length], use_cache=True).cache.layers
-        return layer.conv_states[0].nbytes + sum(state.nbytes for state in layer.recurrent_states.values())
+        cache = model(HISTORIES[:1, :length], use_cache=True).cache
+        return sum(state.nbytes for state in cache.states.values())
 
     # 16 channels: 3 inputs of the convolution and 3 states each, in float32; and the number of items, in int64.
     assert state_bytes(1) == state_bytes(6) == 16 * (3 + 3) * 4 + 8

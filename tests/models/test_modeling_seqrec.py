@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import set_seed
+from transformers.cache_utils import DynamicCache
 
 from hf_seqrec import Mamba4Rec, Mamba4RecConfig
 
@@ -57,6 +58,11 @@ def test_the_cache_goes_by_its_earlier_name_too(model):
     torch.testing.assert_close(scores, expected[1], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="Pass `cache` only"):
         model(HISTORY[1:, 4:], cache=output.cache, cache_params=output.cache)
+
+
+def test_refuses_a_cache_of_transformers(model):
+    with pytest.raises(TypeError, match="`cache` must be a `HistoryCache`, got DynamicCache"):
+        model(HISTORY, cache=DynamicCache(config=model.config))
 
 
 def test_recommending_leaves_the_mode_alone_and_uses_no_dropout(model):

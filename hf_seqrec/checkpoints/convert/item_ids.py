@@ -53,7 +53,7 @@ def read_catalog(item_ids: str | Path, n_items: int) -> Catalog:
         return Catalog.from_items([str(row) for row in range(1, n_items + 1)])
     path = Path(item_ids)
     if path.is_dir() or path.suffix == ".parquet":
-        catalog = Catalog.load(path)
+        catalog = Catalog.from_pretrained(path)
         _check_number(catalog.n_items, n_items, str(path))
         return catalog
     if not path.is_file():

@@ -60,7 +60,7 @@ PRODUCTS_2018 = "\n".join(
 
 
 def titles(folder):
-    catalog = Catalog.load(folder)
+    catalog = Catalog.from_pretrained(folder)
     return dict(zip(catalog.table["item_id"].to_pylist(), catalog.table["title"].to_pylist(), strict=True))
 
 
@@ -71,7 +71,7 @@ class Test2014:
         run("amazon", "--category", "Beauty", "--raw", tmp_path / "raw")
         assert histories() == HISTORIES
         assert titles(tmp_path / "out") == {"0001": 'Nature\'s "Best" Soap', "B02": None}
-        assert Catalog.load(tmp_path / "out").table["brand"].to_pylist() == ["Nature", None]
+        assert Catalog.from_pretrained(tmp_path / "out").table["brand"].to_pylist() == ["Nature", None]
 
     def test_ratings_only(self, run, tmp_path, histories):
         raw = write(

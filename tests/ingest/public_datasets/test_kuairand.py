@@ -68,7 +68,7 @@ def test_with_randomly_exposed_videos(run, raw, histories):
 
 def test_what_is_known_of_the_videos(run, raw, tmp_path):
     run("kuairand", "--raw", raw)
-    table = Catalog.load(tmp_path / "out").table
+    table = Catalog.from_pretrained(tmp_path / "out").table
     assert dict(zip(table["item_id"].to_pylist(), table["tag"].to_pylist(), strict=True)) == {
         "10": "12,65",
         "20": "39",

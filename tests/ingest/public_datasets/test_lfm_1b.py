@@ -46,7 +46,7 @@ def raw(tmp_path):
 def test_the_authors_files(run, raw, tmp_path, histories, item, expected, titles):
     run("lfm-1b", "--raw", raw, "--item", item)
     assert histories() == expected
-    catalog = Catalog.load(tmp_path / "out")
+    catalog = Catalog.from_pretrained(tmp_path / "out")
     assert dict(zip(catalog.table["item_id"].to_pylist(), catalog.titles, strict=True)) == titles
     assert ("artist_id" in catalog.table.column_names) == (item != "artist")
 
@@ -68,10 +68,10 @@ def test_atomic_files(run, tmp_path, histories):
     (folder / "lfm1b-albums.item").write_text("albums_id:token\tname:token_seq\tartists_id:token\n" + NAMES["album"])
     run("lfm-1b", "--raw", folder, "--item", "album")
     assert histories() == {"31435741": ["9", "4", "4"], "2332": ["4", "9"]}
-    assert Catalog.load(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
+    assert Catalog.from_pretrained(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
     # What is known of the items is found beside the file that is named alone.
     run("lfm-1b", "--raw", folder / "lfm1b-albums.inter", "--item", "album")
-    assert Catalog.load(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
+    assert Catalog.from_pretrained(tmp_path / "out").titles == ["Black Grimoire", "Even Worse"]
 
 
 def test_files_of_another_item(run, tmp_path):

@@ -30,7 +30,7 @@ def archive(tmp_path):
 
 
 def titles(folder):
-    catalog = Catalog.load(folder)
+    catalog = Catalog.from_pretrained(folder)
     return dict(zip(catalog.table["item_id"].to_pylist(), catalog.titles, strict=True))
 
 
@@ -43,7 +43,7 @@ def test_the_archive_as_published(run, archive, tmp_path, histories):
         "1193": "One Flew Over the Cuckoo's Nest (1975)",
         "1721": 'Misérables, "Les": The Film (1995)',
     }
-    assert Catalog.load(tmp_path / "out").table["genres"].to_pylist()[0] == "Drama"
+    assert Catalog.from_pretrained(tmp_path / "out").table["genres"].to_pylist()[0] == "Drama"
 
 
 def test_an_unpacked_folder_and_a_file_in_it(run, archive, tmp_path, histories):
@@ -71,7 +71,7 @@ def test_without_films(run, tmp_path, histories):
     (tmp_path / "raw" / "ratings.dat").write_text(RATINGS)
     run("ml-1m", "--raw", tmp_path / "raw")
     assert histories() == {"1": ["1193", "661"], "2": ["1721", "1193"]}
-    assert Catalog.load(tmp_path / "out").titles is None
+    assert Catalog.from_pretrained(tmp_path / "out").titles is None
 
 
 def test_another_variant_than_the_archive_holds(run, archive):
