@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(tmp_path):
     model = model_of("gru4rec")
     # A number that depends on the data: no graph has it.
     encode = model.encode
-    model.encode = lambda embeds, mask, cache=None: encode(embeds, mask, cache) * float(embeds.sum())
+    model.encode = lambda embeds, context: encode(embeds, context) * float(embeds.sum())
     with pytest.raises(ValueError, match="This GRU4Rec cannot be exported to ONNX"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
