@@ -9,7 +9,7 @@ from hf_seqrec import Mamba4RecConfig
 from hf_seqrec.checkpoints.card import of_repository, render_model_card, write_model_card
 from hf_seqrec.cli.card import main
 
-CARDS = Path(__file__).parents[1] / "model_cards"
+CARDS = Path(__file__).parents[2] / "model_cards"
 RESULTS = {
     "model_type": "mamba4rec",
     "dataset": "data/shop",
