@@ -1,22 +1,13 @@
-"""
-The card of a checkpoint, rendered from the results that a run measured.
+"""The card of a checkpoint, rendered from the results that a run or `hf-seqrec evaluate` measured."""
 
-    hf-seqrec card model_cards/ml-1m/*.json
-
-writes a card beside each file of results: a run's `results.json`, or what `hf-seqrec evaluate` wrote. Curves
-are shown where they lie beside it under the same name (`.png`).
-"""
-
-import argparse
 import inspect
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..evaluation.results import Results, read_results
+from ..evaluation.results import Results
 from ..models import model_class
 
 CARD_FILE = "README.md"
@@ -296,23 +287,3 @@ def _details(results: Results) -> str:
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         paragraphs.append(f"Test by {what}, {next(iter(_rankings(results).values()))}:\n\n{table}")
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, and write the cards."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
-    for path in parser.parse_args(command_line).results:
-        try:
-            results = read_results(path)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
-        card = path.with_suffix(".md")
-        curves = path.with_suffix(".png")
-        picture = curves.name if curves.is_file() else None
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
-        print(f"Wrote {card}")
-
-
-if __name__ == "__main__":
-    main()

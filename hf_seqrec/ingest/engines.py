@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..installing import install_hint
 from .columns import with_common_types
 from .log_files import RawFile, partition_values
 from .text_files import link, readable, with_one_line_end
@@ -65,7 +66,7 @@ class DuckDBEngine:
             self.con = ibis.duckdb.connect(str(work_folder / "tables.duckdb"), **settings)
         except ImportError as error:
             raise ImportError(
-                'Building a dataset from a log needs Ibis and DuckDB: pip install "hf-seqrec[data]". '
+                f"Building a dataset from a log needs Ibis and DuckDB: {install_hint('data')}. "
                 "Finished dataset folders load without them."
             ) from error
         except Exception as error:
@@ -231,7 +232,7 @@ class SparkEngine:
             backend = ibis.pyspark
         except (ImportError, AttributeError) as error:
             raise ImportError(
-                '`engine="pyspark"` needs Ibis with PySpark and Java 17 or newer: pip install "hf-seqrec[data,spark]".'
+                f'`engine="pyspark"` needs Ibis with PySpark and Java 17 or newer: {install_hint("data,spark")}.'
             ) from error
         self.work_folder = work_folder
         session = SparkSession.getActiveSession()

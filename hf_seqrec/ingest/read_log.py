@@ -154,7 +154,7 @@ def read_interactions(engine: Any, raw: RawFile, arguments: InteractionsArgument
             id, a time that is none. The message names the first and says how many there are. Also if times are of two
             kinds or units.
     """
-    names = _choose_columns(raw, arguments)
+    names = choose_columns(raw, arguments)
 
     def prepare(table: "ibis.Table") -> dict[str, Any]:
         return _parsed(raw, table, names, arguments)
@@ -273,7 +273,7 @@ def _check_readable(raw: RawFile, path: Path) -> None:
             ) from error
 
 
-def _choose_columns(raw: RawFile, arguments: InteractionsArguments) -> dict[str, str]:
+def choose_columns(raw: RawFile, arguments: InteractionsArguments) -> dict[str, str]:
     """Return the columns of the log that are read, by what they are called afterwards."""
     user = choose_column(raw, "user_column", arguments.user_column, USER_COLUMNS)
     item = choose_column(raw, "item_column", arguments.item_column, ITEM_COLUMNS)

@@ -9,10 +9,11 @@ import torch
 from hf_seqrec.baselines import fit_baseline
 from hf_seqrec.checkpoints.card import render_model_card
 from hf_seqrec.checkpoints.load import Checkpoint
+from hf_seqrec.cli.evaluate import main
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.leave_one_out import leave_one_out
 from hf_seqrec.data.sequences import Sequences
-from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint, main
+from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
 from hf_seqrec.evaluation.matched_view import match_catalog, model_rows
 from hf_seqrec.evaluation.protocol import EvaluationProtocol
 from hf_seqrec.evaluation.rank_users import describe, rank_users
@@ -202,6 +203,8 @@ class TestErrors:
             ({"parts": ["train"]}, "`parts` must be among validation, test, got train"),
             ({"unknown_items": "keep"}, "`unknown_items` must be 'exclude' or 'miss', got 'keep'"),
             ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+            ({"n_resamples": 0}, "`n_resamples` must be at least 1, got 0"),
+            ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
             ({"k": [0]}, "`k` must be cut-offs of at least 1"),
         ],
     )
