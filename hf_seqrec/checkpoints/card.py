@@ -8,6 +8,7 @@ are shown where they lie beside it under the same name (`.png`).
 """
 
 import argparse
+import dataclasses
 import inspect
 import re
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from ..evaluation.results import Results, read_results
-from ..models import model_class
+from ..models import config_class, model_class
 
 CARD_FILE = "README.md"
 CURVES_FILE = "curves.png"
@@ -48,7 +49,7 @@ def write_model_card(
 def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: Results | None) -> ModelCard:
     """Render the card of a checkpoint folder; the arguments are those of [`write_model_card`]."""
     picture = CURVES_FILE if Path(folder, CURVES_FILE).is_file() else None
-    return render_model_card(config.model_type, config.n_items, results, picture)
+    return render_model_card(config.model_type, config.n_items, results, picture, getattr(config, "note", None))
 
 
 def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
@@ -62,7 +63,9 @@ def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
     return card
 
 
-def render_model_card(model_type: str, n_items: int, results: Results | None, picture: str | None = None) -> ModelCard:
+def render_model_card(
+    model_type: str, n_items: int, results: Results | None, picture: str | None = None, note: str | None = None
+) -> ModelCard:
     r"""
     Render the card: metadata that the Hub reads, how to load the model, and how every number was measured.
 
@@ -71,6 +74,7 @@ def render_model_card(model_type: str, n_items: int, results: Results | None, pi
         n_items (`int`): Items of its catalog.
         results (`dict`, *optional*): What `results.json` holds. Without it the card says that nothing was measured.
         picture (`str`, *optional*): File beside the card with the curves of loss and metrics.
+        note (`str`, *optional*): Which variant of the system it is, the configuration's `note`.
     """
     title = model_type if results is None else f"{model_type} on {_dataset_name(results)}"
     data = ModelCardData(
@@ -85,6 +89,7 @@ def render_model_card(model_type: str, n_items: int, results: Results | None, pi
         f"# {title}",
         f"A `{model_type}` sequential recommender over {n_items:,} items, made with hf-seqrec. Given "
         "the ordered history of what a user played, watched or bought, it scores every item for what comes next.",
+        *([] if note is None else [note]),
         _USE,
         "## Results\n\nNothing was measured with this checkpoint." if results is None else _results(results),
         *([] if picture is None else [f"![Loss and validation metrics by epoch]({picture})"]),
@@ -298,6 +303,14 @@ def _details(results: Results) -> str:
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
 
 
+def _note(results: Results) -> str | None:
+    """Say which variant of the system was trained, from the fields of its configuration among the arguments."""
+    config_cls = config_class(results["model_type"])
+    told = results.get("arguments", {})
+    names = {field.name for field in dataclasses.fields(config_cls) if field.metadata.get("in_recipes", True)}
+    return config_cls(**{name: told[name] for name in names & told.keys()}).note
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line, and write the cards."""
     parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
@@ -310,7 +323,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
         card = path.with_suffix(".md")
         curves = path.with_suffix(".png")
         picture = curves.name if curves.is_file() else None
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
+        n_items, note = results["statistics"]["n_items"], _note(results)
+        render_model_card(results["model_type"], n_items, results, picture, note).save(card)
         print(f"Wrote {card}")
 
 

@@ -331,8 +331,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
             assert negatives_log_q is not None  # `forward` has checked it
             return sampled_softmax_loss(*inputs, negatives_log_q, *given)
         if loss == "gbce":
-            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *given)
-        return bce_loss(*inputs, *given) if loss == "bce" else bpr_loss(*inputs, *given)
+            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *given, self.config.constant_bias)
+        return bce_loss(*inputs, *given, self.config.constant_bias) if loss == "bce" else bpr_loss(*inputs, *given)
 
     @torch.no_grad()
     def rank_targets(self, query_states: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
