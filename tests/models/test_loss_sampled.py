@@ -208,10 +208,7 @@ def test_gbce_as_published_by_hand():
     assert found.item() == pytest.approx(expected)
     # With the constant, log(.625 / 2) is added to all scores.
     shift = math.log(0.625 / 2)
-    shifted = [0.625 * math.log(1 + math.exp(-1 - shift)) for _ in wrong]
-    shifted = [
-        one + sum(math.log(1 + math.exp(s + shift)) for s in scores)
-        for one, scores in zip(shifted, wrong, strict=True)
-    ]
+    right = 0.625 * math.log(1 + math.exp(-1 - shift))
+    expected = sum(right + sum(math.log(1 + math.exp(score + shift)) for score in scores) for scores in wrong) / 3 / 2
     found = gbce_loss(hidden_states, items, labels, negatives, t=0.75, n_items=5)
-    assert found.item() == pytest.approx(sum(shifted) / 3 / 2)
+    assert found.item() == pytest.approx(expected)
