@@ -1,5 +1,6 @@
 """The card of a checkpoint, rendered from the results that a run or `hf-seqrec evaluate` measured."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from ..evaluation.results import Results
-from ..models import model_class
+from ..models import config_class, model_class
 
 CARD_FILE = "README.md"
 CURVES_FILE = "curves.png"
@@ -39,7 +40,7 @@ def write_model_card(
 def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: Results | None) -> ModelCard:
     """Render the card of a checkpoint folder; the arguments are those of [`write_model_card`]."""
     picture = CURVES_FILE if Path(folder, CURVES_FILE).is_file() else None
-    return render_model_card(config.model_type, config.n_items, results, picture)
+    return render_model_card(config.model_type, config.n_items, results, picture, getattr(config, "note", None))
 
 
 def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
@@ -53,7 +54,9 @@ def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
     return card
 
 
-def render_model_card(model_type: str, n_items: int, results: Results | None, picture: str | None = None) -> ModelCard:
+def render_model_card(
+    model_type: str, n_items: int, results: Results | None, picture: str | None = None, note: str | None = None
+) -> ModelCard:
     r"""
     Render the card: metadata that the Hub reads, how to load the model, and how every number was measured.
 
@@ -62,6 +65,7 @@ def render_model_card(model_type: str, n_items: int, results: Results | None, pi
         n_items (`int`): Items of its catalog.
         results (`dict`, *optional*): What `results.json` holds. Without it the card says that nothing was measured.
         picture (`str`, *optional*): File beside the card with the curves of loss and metrics.
+        note (`str`, *optional*): Which variant of the system it is, the configuration's `note`.
     """
     title = model_type if results is None else f"{model_type} on {_dataset_name(results)}"
     data = ModelCardData(
@@ -76,6 +80,7 @@ def render_model_card(model_type: str, n_items: int, results: Results | None, pi
         f"# {title}",
         f"A `{model_type}` sequential recommender over {n_items:,} items, made with hf-seqrec. Given "
         "the ordered history of what a user played, watched or bought, it scores every item for what comes next.",
+        *([] if note is None else [note]),
         _USE,
         "## Results\n\nNothing was measured with this checkpoint." if results is None else _results(results),
         *([] if picture is None else [f"![Loss and validation metrics by epoch]({picture})"]),
@@ -287,3 +292,11 @@ def _details(results: Results) -> str:
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         paragraphs.append(f"Test by {what}, {next(iter(_rankings(results).values()))}:\n\n{table}")
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
+
+
+def results_note(results: Results) -> str | None:
+    """Say which variant of the system was trained, from the fields of its configuration among the arguments."""
+    config_cls = config_class(results["model_type"])
+    told = results.get("arguments", {})
+    names = {field.name for field in dataclasses.fields(config_cls) if field.metadata.get("in_recipes", True)}
+    return config_cls(**{name: told[name] for name in names & told.keys()}).note

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..argument_parser import CommandParser
-from ..checkpoints.card import render_model_card
+from ..checkpoints.card import render_model_card, results_note
 from ..evaluation.results import read_results
 
 
@@ -24,5 +24,6 @@ def main(command_line: Sequence[str] | None = None) -> None:
         card = path.with_suffix(".md")
         curves = path.with_suffix(".png")
         picture = curves.name if curves.is_file() else None
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
+        n_items, note = results["statistics"]["n_items"], results_note(results)
+        render_model_card(results["model_type"], n_items, results, picture, note).save(card)
         print(f"Wrote {card}")

@@ -44,6 +44,8 @@ class SeqRecConfig(PreTrainedConfig):
             Negatives of each position; `None` with the full softmax.
         gbce_t (`float`, *optional*, defaults to 0.75):
             Calibration of `"gbce"`, in [0, 1].
+        constant_bias (`bool`, *optional*, defaults to `True`):
+            Whether `"bce"` and `"gbce"` add a constant to all scores, see [`bce_loss`].
         label_smoothing (`float`, *optional*, defaults to 0.0):
             Share of each target, in [0, 1], that the full softmax spreads over all items in training.
         catalog_fingerprint (`str`, *optional*):
@@ -68,6 +70,7 @@ class SeqRecConfig(PreTrainedConfig):
     item_loss: str = field(default="full_softmax", metadata={"in_recipes": False})
     num_negatives: int | None = field(default=None, metadata={"in_recipes": False})
     gbce_t: int | float = field(default=0.75, metadata={"in_recipes": False})
+    constant_bias: bool = field(default=True, metadata={"in_recipes": False})
     label_smoothing: int | float = field(default=0.0, metadata={"in_recipes": False})
     catalog_fingerprint: str | None = field(default=None, metadata={"in_recipes": False})
     pad_token_id: int | None = field(default=0, metadata={"in_recipes": False})
@@ -115,6 +118,11 @@ class SeqRecConfig(PreTrainedConfig):
     @property
     def stateless_because(self) -> str | None:
         """Why no state can be carried from one call to the next; `None` where it can."""
+        return None
+
+    @property
+    def note(self) -> str | None:
+        """What a card says of this variant of the model; `None` where there is nothing to say."""
         return None
 
     def _check_attention(self) -> None:

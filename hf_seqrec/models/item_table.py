@@ -70,8 +70,8 @@ class ItemTable(nn.Embedding):
             assert negatives_log_q is not None  # the model has checked it
             return sampled_softmax_loss(*inputs, negatives_log_q, *rest)
         if kind == "gbce":
-            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *rest)
-        return bce_loss(*inputs, *rest) if kind == "bce" else bpr_loss(*inputs, *rest)
+            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *rest, self.config.constant_bias)
+        return bce_loss(*inputs, *rest, self.config.constant_bias) if kind == "bce" else bpr_loss(*inputs, *rest)
 
     def full_softmax_loss(
         self,

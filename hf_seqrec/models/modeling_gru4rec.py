@@ -55,8 +55,10 @@ class GRU4Rec(SeqRecPreTrainedModel):
     pairwise losses; Tan et al. 2016 (https://arxiv.org/abs/1606.08117) add embeddings and their use as the output.
     Like RecBole (https://github.com/RUCAIBox/RecBole), which is what published comparisons ran, this model has tied
     embeddings, a linear layer behind the recurrence, no biases in it, and the softmax over the catalog as its loss.
-    Unlike RecBole, which trains on every prefix of a history apart, it learns at every position at once, and it
-    initialises the matrices of all its layers the same way, not only those of the first.
+    Unlike RecBole, which trains on every prefix of a history apart, it learns at every position at once. It starts
+    otherwise, too: the matrices of all layers are drawn with Xavier's uniform distribution, there only those of the
+    first; the embeddings and the last linear layer are drawn with `initializer_range`, there the embeddings with
+    Xavier's normal distribution and the linear layer as torch does.
     """
 
     config: GRU4RecConfig

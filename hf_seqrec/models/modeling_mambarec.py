@@ -30,10 +30,13 @@ class MambaRec(StateSpacePreTrainedModel):
     `dropout(sqrt(d) * embedding)`, L [`MambaRecLayer`]s, a last LayerNorm. Causal, and without positions, which Mamba
     does not need: the order of the items is in its state.
 
-    The proposal is a text and a picture: embedding, dropout, L Mamba blocks, prediction. Its repository's class
-    `MambaRec` is RecMamba (one bare block, with positions): use [`RecMamba`] for its checkpoints. Around each block
-    stand here the residual and the normalisation with which Mamba's authors stack them; the stack that the repository
-    ships for its language models (`slender_mamba`) is the same.
+    What is here is the stack of the proposal's text and picture: embedding, dropout, L Mamba blocks, prediction.
+    Around each block stand the residual and the normalisation with which Mamba's authors stack them; the stack that
+    the repository ships for its language models (`slender_mamba`) is the same.
+
+    The numbers that carry this name in the proposal were made by another model: its repository's class `MambaRec` is
+    one bare Mamba block over items and positions, which is [`RecMamba`] here, and its logs agree with that digit for
+    digit (128,864 parameters). Train and convert that one to compare with them.
     """
 
     config: MambaRecConfig

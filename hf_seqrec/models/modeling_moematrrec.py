@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_moematrrec import MoEMaTrRecConfig
@@ -23,6 +24,8 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         y = w * Mamba(x) + (1 - w) * a
         LayerNorm(dropout(W2 ReLU(W1 y)) + y)
 
+    With `gate="constant"`, `y = u * Mamba(x) + v * a`: two learned scalars that start at 0.5 each.
+
     With `config.causal=False` the attention sees the future, and m is the mean of the whole history at each position.
     """
 
@@ -33,7 +36,11 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         self.attention = SelfAttention(config, layer_idx, is_causal=config.causal)
         self.attention_dropout = Dropout(config.hidden_dropout_prob)
         self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gate_proj = nn.Linear(config.hidden_size, 1)
+        if config.gate == "constant":
+            self.mamba_weight = nn.Parameter(torch.tensor(0.5))
+            self.attention_weight = nn.Parameter(torch.tensor(0.5))
+        else:
+            self.gate_proj = nn.Linear(config.hidden_size, 1)
         self.feed_forward = FeedForward(
             config.hidden_size,
             config.intermediate_size,
@@ -45,11 +52,13 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
-        gate_input = self._gate_input(hidden_states, context)
+        gate_input = None if self.gate == "constant" else self._gate_input(hidden_states, context)
         from_mamba = self.mixer(hidden_states, context)
         query = context.needed(hidden_states)
         attended, _ = self.attention(query, context, hidden_states)
         from_attention = self.attention_layer_norm(self.attention_dropout(attended) + query)
+        if gate_input is None:
+            return self.feed_forward(self.mamba_weight * from_mamba + self.attention_weight * from_attention)
         weight = torch.sigmoid(self.gate_proj(gate_input))
         return self.feed_forward(weight * from_mamba + (1 - weight) * from_attention)
 
@@ -71,6 +80,9 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
     MoEMaTrRec (Alokam, https://github.com/alokamgnaneswarasai/MambaRec, "hybrid approach"; its class `SASmambaRec`).
 
     `dropout(sqrt(d) * embedding + position)`, then [`MoEMaTrRecLayer`]s; the proposal has one.
+
+    The proposal's text has the gate, and so has its code since 19 December 2024. Its numbers on LFM-1b were made
+    before, with two learned scalars in place of the gate: `gate="constant"`.
 
     Differences from its code:
     - Attention and gate are causal. There, both see the whole sequence, so that every position but the last is trained
@@ -95,6 +107,12 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
             MoEMaTrRecLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
         )
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MoEMaTrRecLayer) and module.gate == "constant":
+            init.constant_(module.mamba_weight, 0.5)
+            init.constant_(module.attention_weight, 0.5)
 
     def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
         """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""

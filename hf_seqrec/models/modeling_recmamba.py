@@ -37,7 +37,8 @@ class RecMamba(StateSpacePreTrainedModel):
     RecMamba (Yang et al. 2024, https://arxiv.org/abs/2403.16371), Section 3.
 
     `Mamba(dropout(sqrt(d) * embedding + position))`, see [`RecMambaLayer`]. The class `MambaRec` of
-    https://github.com/alokamgnaneswarasai/MambaRec is this model too.
+    https://github.com/alokamgnaneswarasai/MambaRec, with which the numbers called MambaRec* were made, is this model
+    too.
 
     Differences from the authors' code (https://github.com/nancheng58/RecMamba):
     - Padding changes nothing. Theirs goes through Mamba, so a score depends on how much of it there is, and positions

@@ -162,7 +162,7 @@ class SeqRecTrainer(PushingTrainer):
             model.config.catalog_fingerprint = self.catalog.fingerprint()
         if self._objective is not None:
             model.config.item_loss, model.config.gbce_t = args.loss, args.gbce_t
-            model.config.num_negatives = args.num_negatives
+            model.config.num_negatives, model.config.constant_bias = args.num_negatives, args.constant_bias
             model.config.label_smoothing = args.label_smoothing_factor
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:

@@ -87,6 +87,13 @@ class SeqRecTrainingArguments(RankingArguments, TrainingArguments):
     gbce_t: Annotated[float, OnResume.SAME] = field(
         default=0.75, metadata={"help": "`gbce`: how far overconfidence is corrected, from 0 (`bce`) to 1."}
     )
+    constant_bias: Annotated[bool, OnResume.SAME] = field(
+        default=True,
+        metadata={
+            "help": "`bce`, `gbce`: add a constant to all scores, so that the right item weighs as much as all its "
+            "negatives at first. `false` is the loss as published."
+        },
+    )
     embedding_optimizer: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
@@ -261,6 +268,7 @@ class SeqRecTrainingArguments(RankingArguments, TrainingArguments):
             names += ["num_negatives", "negatives_distribution", "share_negatives"]
             names += ["negatives_alpha"] if self.negatives_distribution == "popularity" else []
             names += ["gbce_t"] if self.loss == "gbce" else []
+            names += ["constant_bias"] if self.loss in ("bce", "gbce") and not self.constant_bias else []
         names += ["label_smoothing_factor"] if self.label_smoothing_factor else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

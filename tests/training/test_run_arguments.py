@@ -174,8 +174,10 @@ def test_losses_and_their_negatives():
         "negatives_alpha": 1.0,
         "gbce_t": 0.5,
     }
+    published = parse_run_arguments(["--loss", "gbce", "--constant_bias", "false", "--share_negatives", "false"])
+    assert published.training.objective()["constant_bias"] is False
     # The configuration only records them.
-    assert not {"item_loss", "num_negatives", "gbce_t", "label_smoothing"} & set(arguments.network)
+    assert not {"item_loss", "num_negatives", "gbce_t", "constant_bias", "label_smoothing"} & set(arguments.network)
     smoothed = parse_run_arguments(["--label_smoothing_factor", "0.1"]).training
     assert smoothed.objective() == {"loss": "full_softmax", "label_smoothing_factor": 0.1}
 

@@ -475,13 +475,13 @@ class TestTheWaysOfTransformersTrainer:
             made.append(Mamba4Rec(Mamba4RecConfig(vocab_size=13, hidden_size=16, state_size=4)))
             return made[-1]
 
-        args = SeqRecTrainingArguments(**arguments, loss="bce", num_negatives=2)
+        args = SeqRecTrainingArguments(**arguments, loss="bce", num_negatives=2, constant_bias=False)
         trainer = SeqRecTrainer(model_init=model_init, args=args, **data)
         trainer.train()
         trained = trainer.accelerator.unwrap_model(trainer.model)
         assert trained is made[-1]
         # Each of them is told what it is trained for.
-        assert trained.config.item_loss == "bce"
+        assert (trained.config.item_loss, trained.config.constant_bias) == ("bce", False)
         assert trained.config.catalog_fingerprint == data["catalog"].fingerprint()
         assert "eval_ndcg@10" in trainer.evaluate()
         trainer.args.loss = "bpr"

@@ -231,11 +231,30 @@ class TestRefusals:
 
     def test_mambarec_is_recmamba(self, tmp_path):
         weights = state_dict_of(case_of("recmamba"))
-        self.refuses(tmp_path, weights, "its repository calls MambaRec is RecMamba's", model_type="mambarec")
+        self.refuses(
+            tmp_path,
+            weights,
+            "its repository calls MambaRec, and with which the numbers of that name were made",
+            model_type="mambarec",
+        )
 
     def test_nobodys_weights(self, tmp_path):
         weights = {"embeddings.weight": torch.ones(3, 2)}
         self.refuses(tmp_path, weights, r"no code that can be converted: embeddings\.weight\. Known: Mamba4Rec \(chen")
+
+    def test_sasmambarec_with_two_scalars(self, tmp_path):
+        weights = state_dict_of(case_of("moematrrec", "causal=False"))
+        for name in ("mamba_weight.weight", "mamba_weight.bias"):
+            weights.pop(name)
+        weights |= {"mamba_weight": torch.tensor(0.75), "attention_weight": torch.tensor(0.25)}
+        torch.save(weights, tmp_path / "checkpoint.pth")
+        conversion = convert_checkpoint(
+            tmp_path / "checkpoint.pth", tmp_path / "out", config={"num_attention_heads": 2}, item_ids="rows"
+        )
+        assert (conversion.model.config.gate, conversion.model.config.causal) == ("constant", False)
+        layer = conversion.model.layers[0]
+        assert (layer.mamba_weight.item(), layer.attention_weight.item()) == (0.75, 0.25)
+        assert "two learned scalars" in (tmp_path / "out/README.md").read_text()
 
     def test_a_relative_of_sasmambarec(self, tmp_path):
         weights = state_dict_of(case_of("moematrrec"))
