@@ -87,9 +87,13 @@ class Baseline(ABC):
 
     def rank_targets(self, scores: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
         """Rank the targets `(b,)` in the whole catalog, with the rows `seen_items` `(b, s)` excluded and with them."""
-        numbers, rows, seen = scores.cpu().numpy(), targets.cpu().numpy(), seen_items.cpu().numpy()
-        excluded, with_seen = ranks_from_scores(numbers, rows, seen), ranks_from_scores(numbers, rows)
-        return torch.from_numpy(excluded), torch.from_numpy(with_seen)
+        with_seen = torch.from_numpy(ranks_from_scores(scores.cpu().numpy(), targets.cpu().numpy()))
+        # Each item of the history that is ahead counts less, once. The target always takes part.
+        seen, targets = seen_items.sort(dim=1).values, targets[:, None]
+        competes = (seen > 0) & (seen != targets)
+        competes[:, 1:] &= seen[:, 1:] != seen[:, :-1]
+        is_ahead = competes & (scores.gather(1, seen) >= scores.gather(1, targets))
+        return with_seen - is_ahead.sum(dim=1), with_seen
 
     def rank_among(self, scores: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         """Rank the targets `(b,)` among themselves and their negatives `(b, n)`."""

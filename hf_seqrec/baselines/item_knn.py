@@ -29,7 +29,8 @@ class ItemKNN(Baseline):
         max_history (`int`, *optional*, defaults to 20): Most recent items of a user that count; `None`: all.
         decay (`float`, *optional*, defaults to 0.8): Weight of an item compared with that of the next one. With 1
             and `max_history=None` the order of a history makes no difference.
-        shrinkage (`float`, *optional*, defaults to 0): Added to the denominator: trusts pairs of rare items less.
+        shrinkage (`float`, *optional*, defaults to 10): Added to the denominator, so that a pair of
+            rare items counts less.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -38,7 +39,7 @@ class ItemKNN(Baseline):
     n_neighbors: int = 200
     max_history: int | None = 20
     decay: float = 0.8
-    shrinkage: float = 0.0
+    shrinkage: float = 10.0
 
     def __post_init__(self) -> None:
         check_parameter("n_neighbors", self.n_neighbors, 1)

@@ -33,7 +33,7 @@ class SequentialRules(Baseline):
         window (`int`, *optional*, defaults to 10): Most events from an item to one that it predicts.
         max_history (`int`, *optional*, defaults to 20): Most recent items of a user that predict.
         decay (`float`, *optional*, defaults to 0.8): Weight of an item compared with that of the next one.
-        max_neighbors (`int`, *optional*, defaults to 500): Most items that an item predicts: those of largest weight.
+        max_neighbors (`int`, *optional*, defaults to 200): Most items that an item predicts: those of largest weight.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -42,7 +42,7 @@ class SequentialRules(Baseline):
     window: int = 10
     max_history: int = 20
     decay: float = 0.8
-    max_neighbors: int = 500
+    max_neighbors: int = 200
 
     def __post_init__(self) -> None:
         check_parameter("window", self.window, 1)

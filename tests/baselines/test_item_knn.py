@@ -22,7 +22,7 @@ HISTORIES = ([1, 2, 3, 1], [3, 1, 2], [4, 1])
 
 
 def test_by_hand(train_view, score):
-    knn = ItemKNN(decay=0.5).fit(train_view(*HISTORIES, n_items=5))
+    knn = ItemKNN(decay=0.5, shrinkage=0).fit(train_view(*HISTORIES, n_items=5))
     one_two, one_four = 2 / np.sqrt(6), 1 / np.sqrt(3)
     found = score(knn, [4, 2])[0]
     np.testing.assert_allclose(found[[0, 2]], [one_two + 0.5 * one_four, 1], rtol=1e-6)
@@ -42,7 +42,7 @@ def test_the_nearest_neighbors_by_hand(train_view, score):
 
 
 def test_the_last_item_alone(train_view, score):
-    last = LastItemKNN().fit(train_view(*HISTORIES))
+    last = LastItemKNN(shrinkage=0).fit(train_view(*HISTORIES))
     found = score(last, [4, 2], [3, 1, 2], [2])
     np.testing.assert_allclose(found[0, [0, 2]], [2 / np.sqrt(6), 1], rtol=1e-6)
     np.testing.assert_array_equal(found[1:], found[:-1])
