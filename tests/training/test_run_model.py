@@ -164,7 +164,7 @@ def test_a_run_with_a_frozen_encoder_that_is_resumed(checkpoint, log, tmp_path):
         "keep_vanished_items": True,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, str(ROOT / "trainer/run.py"), *words]
+    command = [sys.executable, "-m", "hf_seqrec", "train", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"from {checkpoint}: 11 of its 11 items are in the catalog" in done.stdout
