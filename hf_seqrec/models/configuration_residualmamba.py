@@ -1,0 +1,34 @@
+"""Configuration of ResidualMamba."""
+
+from huggingface_hub.dataclasses import strict
+
+from .state_space_config import StateSpaceConfig
+
+
+@strict
+class ResidualMambaConfig(StateSpaceConfig):
+    r"""
+    Configuration of [`ResidualMamba`]. Defaults are those that did best on Amazon Beauty's validation items.
+
+    `initializer="reference"` draws every matrix with Xavier's normal distribution, as RecMamba's script does, those of
+    the state space included.
+
+    Args:
+        num_hidden_layers (`int`, *optional*, defaults to 2):
+            Number of layers. With 0 the score of an item is its product with the normalised embedding of the last one.
+
+    Example:
+
+    ```python
+    >>> from hf_seqrec import ResidualMamba, ResidualMambaConfig
+
+    >>> model = ResidualMamba(ResidualMambaConfig(vocab_size=1001))
+    ```
+    """
+
+    model_type = "residualmamba"
+    fewest_hidden_layers = 0
+
+    num_hidden_layers: int = 2
+    # Of Mamba's own stack of blocks.
+    layer_norm_eps: float = 1e-5
