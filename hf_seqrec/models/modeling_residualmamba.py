@@ -12,19 +12,22 @@ from .state_space_model import StateSpacePreTrainedModel
 
 
 class ResidualMambaLayer(GradientCheckpointingLayer):
-    """`h + dropout(Mamba(LayerNorm(h)))`."""
+    """`h + dropout(Mamba(m * LayerNorm(h)))`, where `m` is 0 at the positions that `position_dropout_prob` drops."""
 
     def __init__(self, config: ResidualMambaConfig, layer_idx: int) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mixer = MambaMixer(config, layer_idx)
+        self.position_dropout = Dropout(config.position_dropout_prob)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
     ) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.dropout(self.mixer(self.layer_norm(hidden_states), lengths, cache_params, only_last))
+        kept = self.position_dropout(hidden_states.new_ones(*hidden_states.shape[:2], 1))
+        mixed = self.mixer(self.layer_norm(hidden_states) * kept, lengths, cache_params, only_last)
+        mixed = self.dropout(mixed)
         return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
 
 
@@ -33,7 +36,7 @@ class ResidualMamba(StateSpacePreTrainedModel):
     Mamba for short histories. It is this package's own model; no paper describes it.
 
         h_0 = dropout(sqrt(d) * e)                            e: embedding of each item, d: hidden_size
-        h_i = h_{i-1} + dropout(Mamba_i(LayerNorm_i(h_{i-1})))      i = 1..L
+        h_i = h_{i-1} + dropout(Mamba_i(m_i * LayerNorm_i(h_{i-1})))      i = 1..L; m_i drops whole positions
         s_j = LayerNorm(h_L) . e_j                            score of item j
 
     On short histories the last item says most of what comes next. Here its embedding reaches the tied softmax through
