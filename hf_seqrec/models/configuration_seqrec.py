@@ -59,6 +59,8 @@ class SeqRecConfig(PreTrainedConfig):
     model_type = "seqrec"
     # Rows of the item embedding that are no items: padding, row 0.
     n_special_rows = 1
+    # With 0 where the embeddings alone make a model.
+    fewest_hidden_layers = 1
 
     vocab_size: int = field(default=3417, metadata={"in_recipes": False})
     hidden_size: int = 64
@@ -83,9 +85,9 @@ class SeqRecConfig(PreTrainedConfig):
                 f"least {self.n_special_rows + 1}, got {self.vocab_size}. "
                 f"Pass `{type(self).__name__}.vocab_size_for(catalog.n_items)`."
             )
-        for name in ("hidden_size", "num_hidden_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("hidden_size", 1), ("num_hidden_layers", self.fewest_hidden_layers)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if not 0.0 <= self.hidden_dropout_prob < 1.0:
             raise ValueError(f"`hidden_dropout_prob` must be in [0, 1), got {self.hidden_dropout_prob}.")
         if self.max_position_embeddings is not None and self.max_position_embeddings < 1:

@@ -124,6 +124,8 @@ class SeqRecTrainer(PushingTrainer):
         # Trainer's own would take the labels away from the model and ask it for all logits.
         self.label_smoother = None
         self.resumed_from: str | bool | None = None
+        # Positions of a training history, where histories are grouped by length and learn at every position.
+        self.mean_positions: float | None = None
 
     def _first_model(
         self,
@@ -236,7 +238,11 @@ class SeqRecTrainer(PushingTrainer):
         if self.args.train_sampling_strategy == "group_by_length":
             # Batches next to each other go to different ranks in the same step.
             batch_size = self.args.train_batch_size * self.args.world_size
-            return LengthGroupedSampler(dataset, batch_size, self.args.max_length, seed)
+            sampler = LengthGroupedSampler(dataset, batch_size, self.args.max_length, seed)
+            if self.args.train_on in (None, "every_position") and self.model.config.objective != "last_item":
+                # The last event of a history is no input.
+                self.mean_positions = float(sampler.lengths.mean()) - 1
+            return sampler
         return ShuffledSampler(dataset, seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
@@ -320,6 +326,23 @@ class SeqRecTrainer(PushingTrainer):
                 f"the last checkpoint in {self.args.output_dir} if you pass it as `--model_name_or_path`."
             )
         return loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        """
+        Count labels as [`Trainer`] does; of histories grouped by length, as many as if their lengths were average.
+
+        A mean over each batch would weigh a position of a batch of short histories more than one of long histories.
+        """
+        count = super()._get_num_items_in_batch(batch_samples, device)
+        if count is None or self.mean_positions is None:
+            return count
+        sizes = torch.tensor(
+            [[len(batch["input_ids"]), int(batch["attention_mask"].sum())] for batch in batch_samples], device=device
+        )
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            sizes = self.accelerator.gather(sizes)
+        n_histories, n_positions = sizes.sum(dim=0)
+        return count * (self.mean_positions * n_histories / n_positions)
 
     # torch knows no norm of a sparse gradient, so what is measured and clipped are its values.
     def _clip_grad_norm(self, model: nn.Module) -> Any:

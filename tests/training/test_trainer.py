@@ -147,6 +147,21 @@ class StopAt(TrainerCallback):
             control.should_training_stop = True
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [({}, [4, 4]), ({"train_on": "last_position"}, [2, 2])], ids=["every", "last"]
+)
+def test_a_position_weighs_the_same_among_short_and_long_histories(tmp_path, arguments, expected):
+    # Without the two events held out: six inputs in a batch of two long histories, two in one of two short ones.
+    sequences = sequences_of([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [1, 2, 3, 4], [5, 6, 1, 2], n_items=6)
+    arguments = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2} | arguments
+    trainer = trainer_for(tmp_path, sequences, **arguments)
+    batches = list(trainer.get_train_dataloader())
+    assert sorted(int(batch["attention_mask"].sum()) for batch in batches) == [2, 6]
+    counts = [float(trainer._get_num_items_in_batch([batch], trainer.args.device)) for batch in batches]
+    assert counts == pytest.approx(expected)
+    assert float(trainer._get_num_items_in_batch(batches, trainer.args.device)) == pytest.approx(sum(expected))
+
+
 @pytest.mark.parametrize("window", ["last", "random"])
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
 @pytest.mark.parametrize("stop_at", [5, 8], ids=["end of an epoch", "middle of an epoch"])

@@ -1,0 +1,48 @@
+"""Configuration of ResidualMamba."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+
+from .state_space_config import StateSpaceConfig
+
+
+@strict
+class ResidualMambaConfig(StateSpaceConfig):
+    r"""
+    Configuration of [`ResidualMamba`]. Defaults are those that did best on Amazon Beauty's validation items.
+
+    `initializer="reference"` draws every matrix with Xavier's normal distribution, as RecMamba's script does, those of
+    the state space included.
+
+    Args:
+        num_hidden_layers (`int`, *optional*, defaults to 2):
+            Number of layers. With 0 the score of an item is its product with the normalised embedding of the last one.
+        position_dropout_prob (`float`, *optional*, defaults to 0.3):
+            Share of the positions, in [0, 1), that each Mamba block does not see while training. The residual stream
+            keeps them.
+
+    Raises:
+        ValueError: if a field is out of its range.
+
+    Example:
+
+    ```python
+    >>> from hf_seqrec import ResidualMamba, ResidualMambaConfig
+
+    >>> model = ResidualMamba(ResidualMambaConfig(vocab_size=1001))
+    ```
+    """
+
+    model_type = "residualmamba"
+    fewest_hidden_layers = 0
+
+    num_hidden_layers: int = 2
+    position_dropout_prob: float = 0.3
+    # Of Mamba's own stack of blocks.
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if not 0.0 <= self.position_dropout_prob < 1.0:
+            raise ValueError(f"`position_dropout_prob` must be in [0, 1), got {self.position_dropout_prob}.")

@@ -1,0 +1,72 @@
+"""ResidualMamba: Mamba blocks that add to the last item's embedding and never replace it."""
+
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_residualmamba import ResidualMambaConfig
+from .dropout import Dropout
+from .mamba_mixer import MambaMixer
+from .padding import last_of_each
+from .state_space_model import StateSpacePreTrainedModel
+
+
+class ResidualMambaLayer(GradientCheckpointingLayer):
+    """`h + dropout(Mamba(m * LayerNorm(h)))`, where `m` is 0 at the positions that `position_dropout_prob` drops."""
+
+    def __init__(self, config: ResidualMambaConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mixer = MambaMixer(config, layer_idx)
+        self.position_dropout = Dropout(config.position_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
+    ) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+        kept = self.position_dropout(hidden_states.new_ones(*hidden_states.shape[:2], 1))
+        mixed = self.mixer(self.layer_norm(hidden_states) * kept, lengths, cache_params, only_last)
+        mixed = self.dropout(mixed)
+        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+
+
+class ResidualMamba(StateSpacePreTrainedModel):
+    r"""
+    Mamba for short histories. It is this package's own model; no paper describes it.
+
+        h_0 = dropout(sqrt(d) * e)                            e: embedding of each item, d: hidden_size
+        h_i = h_{i-1} + dropout(Mamba_i(m_i * LayerNorm_i(h_{i-1})))      i = 1..L; m_i drops whole positions
+        s_j = LayerNorm(h_L) . e_j                            score of item j
+
+    On short histories the last item says most of what comes next. Here its embedding reaches the tied softmax through
+    a path without a matrix, and each layer adds what the earlier items change about it. Without a layer
+    (`num_hidden_layers=0`) the score is `LayerNorm(sqrt(d) * e) . e_j`, from the last item alone.
+    """
+
+    config: ResidualMambaConfig
+    _no_split_modules = ["ResidualMambaLayer"]
+    _can_record_outputs = {"hidden_states": ResidualMambaLayer}
+
+    def __init__(self, config: ResidualMambaConfig) -> None:
+        super().__init__(config)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(
+            ResidualMambaLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+        )
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def encode(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        cache_params: Cache | None = None,
+        only_last: bool = False,
+    ) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
+        lengths = attention_mask.sum(dim=1)
+        hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
+        return self.layer_norm(hidden_states)
