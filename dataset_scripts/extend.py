@@ -11,7 +11,8 @@ from hf_seqrec.data import extend_dataset
 from hf_seqrec.data.raw_files import ENDINGS, RawFile
 from hf_seqrec.data.script import open_source, parse, print_statistics, push_to_hub
 
-WANTED = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
+# Compressed text is meant too.
+WANTED = [f"*{ending}" for ending in ENDINGS if ending != ".item"]
 
 
 def main() -> None:

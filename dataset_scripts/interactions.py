@@ -1,5 +1,5 @@
 """
-Build a dataset folder from any log of interactions: .inter (RecBole), .csv, .tsv, .jsonl or .parquet.
+Build a dataset folder from any log of interactions: .inter (RecBole), .csv, .tsv, .jsonl, .json or .parquet.
 
     python dataset_scripts/interactions.py --raw log.csv --output data/my-shop --min_user_events 5 --min_item_events 5
     python dataset_scripts/interactions.py --raw "logs/2024-*.csv.gz" --output data/my-shop --rating_threshold 4
@@ -12,7 +12,8 @@ from hf_seqrec.data.dataset_card import About
 from hf_seqrec.data.raw_files import ENDINGS, RawFile
 from hf_seqrec.data.script import build, open_source, parse
 
-WANTED = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
+# Compressed text is meant too.
+WANTED = [f"*{ending}" for ending in ENDINGS if ending != ".item"]
 
 
 def main() -> None:

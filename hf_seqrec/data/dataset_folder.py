@@ -1,6 +1,7 @@
 """Write a dataset folder: sequences, catalog, statistics, card and picture, all of them or nothing."""
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -151,7 +152,7 @@ def _alone(output: Path) -> Iterator[None]:
 
 def _clean_up(output: Path) -> None:
     """Remove what a killed build left; if it died between its two renames, put the earlier dataset back."""
-    for left in output.parent.glob(f".{output.name}.*"):
+    for left in output.parent.glob(f".{glob.escape(output.name)}.*"):
         if left.suffix == ".old":
             if not output.exists() and (left / output.name).exists():
                 (left / output.name).rename(output)
@@ -174,7 +175,7 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
             errno.ENOSPC,
             f"the disk of {folder.parent} is full: {disk.total / 1e9:.2f} GB, of which {disk.free / 1e9:.2f} GB are "
             f"free without this build. A build needs about {_BYTES_PER_EVENT} bytes for each event beside the log. "
-            f"Free some space or choose an output on another disk ({error})",
+            "Free some space or choose an output on another disk.",
         ) from error
 
 

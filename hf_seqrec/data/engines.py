@@ -150,7 +150,7 @@ class DuckDBEngine:
     def _append(self, log: Any, part: "ibis.Table") -> "ibis.Table":
         if log is None:
             return self.materialize("log", part)
-        self.con.insert(log.get_name(), part)
+        self.con.raw_sql(f"INSERT INTO {log.get_name()} {self.con.compile(part)}")
         return log
 
     def _read_parquet(self, raw: RawFile, columns: dict[str, str]) -> "ibis.Table":
@@ -167,7 +167,7 @@ class DuckDBEngine:
             chosen = _chosen(columns, found, partition_values(path))
             tables[str(path)] = table.select(**chosen, file_order=(table.file_row_number + n_before).cast("int64"))
             n_before += pq.read_metadata(path).num_rows
-        parts = with_common_types(tables)
+        parts = with_common_types(tables, columns)
         return parts[0] if len(parts) == 1 else ibis.union(*parts)
 
     def _local(self, raw: RawFile, path: Path) -> Path:
@@ -278,7 +278,7 @@ class SparkEngine:
             if _CORRUPT in table.columns:
                 chosen[_CORRUPT] = table[_CORRUPT]
             tables[str(path)] = table.select(**chosen)
-        parts = with_common_types(tables)
+        parts = with_common_types(tables, columns)
         # The partitions of a union stand in the order of what was united.
         frame = self.session.sql(self.con.compile(parts[0] if len(parts) == 1 else ibis.union(*parts)))
         name = ibis.util.gen_name("log")

@@ -168,8 +168,16 @@ def push_dataset(
 
 def command_line() -> str:
     """Return the command that runs, without the folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    words = [_without_folders(word) for word in sys.argv[1:]]
     return shlex.join(["python", f"dataset_scripts/{Path(sys.argv[0]).name}", *words])
+
+
+def _without_folders(word: str) -> str:
+    """Give the name of a file instead of the way to it, also in `--option=path`."""
+    option, separator, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    is_elsewhere = path.is_absolute() or path.parts[:1] in (("..",), ("~",))
+    return option + separator + (path.name if is_elsewhere else value)
 
 
 def _fetch(file: Published, folder: Path) -> str:
