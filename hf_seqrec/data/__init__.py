@@ -1,7 +1,8 @@
 """
 From a raw log to batches.
 
-One user's clicks pass through these files in this order: `raw_files` and `interactions` (read and check), `encoding`
+One user's clicks pass through these files in this order: `raw_files`, `text_files` and `json_records` (what is there),
+`columns`, `raw_ids`, `raw_times` and `history_rows` (what it means), `interactions` (read and check), `encoding`
 (ids to numbers), `filters` (repeats, k-core), `build` and `catalog` (raw id <-> row), `sequence_files` and
 `dataset_folder` (oldest first, Parquet), `sequences`, `splits` or `time_split` (what is held
 out), `windows` or `prefixes` (samples), `samplers` (order), `collators` (batch), `negatives` (what to learn against).

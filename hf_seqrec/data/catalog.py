@@ -152,9 +152,11 @@ class Catalog:
             if theirs.type != ours.type and not pa.types.is_string(ours.type):
                 continue
             is_blank = _is_blank(ours) if pa.types.is_string(ours.type) else ours.is_null()
+            if not pc.any(pc.and_(is_blank, theirs.is_valid())).as_py():
+                continue
             filled = pc.if_else(is_blank, theirs.cast(ours.type), ours)
             table = table.set_column(table.column_names.index(column.name), column.name, filled)
-        return Catalog(table)
+        return self if table is self.table else Catalog(table)
 
     @cached_property
     def titles(self) -> list[str] | None:

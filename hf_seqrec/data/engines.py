@@ -375,7 +375,8 @@ class SparkEngine:
 
 
 _CORRUPT = "_corrupt_record"
-_DUCKDB_UNPACKS = (".gz", ".zst")
+# DuckDB knows .zst too, but takes one that was cut short for whole.
+_DUCKDB_UNPACKS = (".gz",)
 _SPARK_UNPACKS = (".gz", ".bz2")
 # What is wrong with a line, by what DuckDB calls it.
 _WRONG_LINES = {

@@ -152,3 +152,6 @@ def test_the_command_names_no_folder_of_this_machine(monkeypatch, tmp_path):
     words = ["--raw", str(tmp_path / "my log.csv"), "--output", "data/out", "--last_n", "5"]
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "dataset_scripts" / "amazon.py"), *words])
     assert command_line() == "python dataset_scripts/amazon.py --raw 'my log.csv' --output data/out --last_n 5"
+    words = [f"--raw={tmp_path}/log.csv", "--items", "../../people/items.csv", "--where", "day=2024/01/01"]
+    monkeypatch.setattr(sys, "argv", ["amazon.py", *words])
+    assert command_line() == "python dataset_scripts/amazon.py --raw=log.csv --items items.csv --where day=2024/01/01"
