@@ -85,10 +85,12 @@ def check_type(raw: RawFile, column: str, values: Any, option: str, is_right: An
     Raises:
         ValueError: if not.
     """
-    if not is_right(values.type()):
+    kind = values.type()
+    if not is_right(kind):
+        found = "another type" if kind.is_unknown() else str(kind)
         raise ValueError(
-            f"{raw.label}: `{column}` must hold {_EXPECTED[option]}, found {values.type()}. Convert it, or name "
-            f"another column with `{option}`."
+            f"{raw.label}: `{column}` must hold {_EXPECTED[option]}, found {found}. Convert it, or name another "
+            f"column with `{option}`."
         )
 
 
