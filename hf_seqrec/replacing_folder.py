@@ -1,5 +1,6 @@
 """A folder that appears whole or not at all: written beside its place, and given its name when it is complete."""
 
+import glob
 import os
 import shutil
 import tempfile
@@ -77,7 +78,7 @@ def _alone(output: Path) -> Iterator[None]:
 
 def _clean_up(output: Path) -> None:
     """Remove what a killed process left; if it died between its two renames, put the earlier folder back."""
-    for left in output.parent.glob(f".{output.name}.*"):
+    for left in output.parent.glob(f".{glob.escape(output.name)}.*"):
         if left.suffix == ".old":
             if not output.exists() and (left / output.name).exists():
                 (left / output.name).rename(output)

@@ -181,6 +181,30 @@ class Catalog:
             digest.update(memoryview(text)[offsets[0] : offsets[-1]])
         return digest.hexdigest()
 
+    def with_metadata_of(self, other: "Catalog") -> "Catalog":
+        """
+        Give the same rows with what another catalog knows about their items (titles and the like) where this one
+        knows nothing.
+        """
+        places = pc.index_in(self.item_ids, value_set=other.item_ids)
+        table = self.table
+        for column in other.table.schema:
+            if column.name in ("row", "item_id", "count"):
+                continue
+            theirs = _column(other.table, column.name).take(places)
+            if column.name not in table.column_names:
+                table = table.append_column(column.name, theirs)
+                continue
+            ours = _column(table, column.name)
+            if theirs.type != ours.type and not pa.types.is_string(ours.type):
+                continue
+            is_blank = _is_blank(ours) if pa.types.is_string(ours.type) else ours.is_null()
+            if not pc.any(pc.and_(is_blank, theirs.is_valid())).as_py():
+                continue
+            filled = pc.if_else(is_blank, theirs.cast(ours.type), ours)
+            table = table.set_column(table.column_names.index(column.name), column.name, filled)
+        return self if table is self.table else Catalog(table)
+
     @cached_property
     def titles(self) -> list[str] | None:
         """What to show for rows `1..n_items` (the raw id where an item has no title), or `None` without titles."""

@@ -71,6 +71,7 @@ def change_of_catalog(old: Catalog, new: Catalog, keep_vanished: bool = False) -
             "that was learned of items carries over. Build the new dataset with the ids that the model knows, or "
             "train from scratch."
         )
+    new = new.with_metadata_of(old)
     if not keep_vanished:
         return CatalogChange(new, old_rows, old.n_items, old.fingerprint())
     vanished = np.setdiff1d(np.arange(1, old.n_items + 1), old_rows)

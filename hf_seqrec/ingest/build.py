@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from .filters import apply_filters
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
 from .raw_times import UNITS, whole_seconds
-from .read_log import InteractionsArguments, Log, read_interactions, read_items, select_rows
+from .read_log import InteractionsArguments, Log, read_interactions, read_items, reading, select_rows
 from .sequence_files import write_sequences
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class BuildArguments:
 
 
 def build_dataset(
-    raw: RawFile | str | Path | Sequence[str | Path],
+    raw: Any,
     output: str | Path,
     arguments: InteractionsArguments | None = None,
     build_arguments: BuildArguments | None = None,
-    items: RawFile | None = None,
+    items: Any = None,
     about: About | None = None,
     fingerprint: str | None = None,
     progress: bool = False,
@@ -70,12 +70,14 @@ def build_dataset(
     log. Catalog rows go by popularity, equal counts by raw id.
 
     Args:
-        raw (`str` or `RawFile`):
-            A `.inter`, `.csv`, `.tsv`, `.jsonl` or `.parquet` file, several of them, or a description of files.
+        raw (`str`, a list of them, a table, or `RawFile`):
+            A `.inter`, `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet` file (text may be compressed), several of them,
+            a description of files, or a table of pandas, Arrow or Polars.
         output (`str`): The folder. May not exist, be empty, or hold an earlier dataset, which is replaced.
         arguments (`InteractionsArguments`, *optional*): Columns and filters.
         build_arguments (`BuildArguments`, *optional*): Engine, memory, files.
-        items (`RawFile`, *optional*): What is known about the items, instead of `arguments.items`.
+        items (a file, a table, or `RawFile`, *optional*):
+            What is known about the items, instead of `arguments.items`.
         about (`About`, *optional*): What the card says of the source.
         fingerprint (`str`, *optional*): Noted in `statistics.json`, to recognise what was built from what.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
@@ -85,6 +87,7 @@ def build_dataset(
     Raises:
         ImportError: if the engine is not installed.
         FileNotFoundError: if there is no such log.
+        TypeError: if the log is neither files nor a table.
         FileExistsError: if `output` holds something else, or another process is writing it.
         ValueError: if the log is malformed (the message names the line) or the filters leave nothing.
         OSError: if the disk is full.
@@ -93,14 +96,15 @@ def build_dataset(
 
     ```python
     >>> build_dataset("ml-1m.inter", "data/ml-1m", InteractionsArguments(min_user_events=5, min_item_events=5))
+    >>> build_dataset(pandas.read_sql("SELECT * FROM events", connection), "data/my-shop")
     ```
     """
-    raw = raw if isinstance(raw, RawFile) else RawFile.open(raw)
+    raw = RawFile.open(raw)
     arguments, build_arguments = arguments or InteractionsArguments(), build_arguments or BuildArguments()
-    items = items or _item_file(raw, arguments)
+    items = _item_file(raw, arguments) if items is None else RawFile.open(items)
     if arguments.title_column is not None and items is None:
         raise ValueError("`title_column` must come with `items`, the file that has this column.")
-    about = about or About(raw.stem)
+    about = about or About(raw.stem if raw.paths else Path(output).name)
     check_replaceable(output)
     with replacing_dataset_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
         work = folder / "work"
@@ -109,7 +113,8 @@ def build_dataset(
         try:
             bar.set_description(f"Reading {raw.name}")
             log = read_interactions(engine, raw, arguments)
-            encoded, steps = _encode(engine, log, arguments)
+            with reading(raw):
+                encoded, steps = _encode(engine, log, arguments)
             bar.update()
 
             bar.set_description("Filtering")
@@ -120,8 +125,9 @@ def build_dataset(
 
             bar.set_description("Catalog")
             is_filtered = events is not encoded.events
-            known = read_items(engine, items, arguments) if items else None
-            rows, catalog = number_items(engine, encoded, events if is_filtered else None, known)
+            with reading(items or raw):
+                known = read_items(engine, items, arguments) if items else None
+                rows, catalog = number_items(engine, encoded, events if is_filtered else None, known)
             bar.update()
 
             bar.set_description("Sequences")
@@ -144,7 +150,8 @@ def build_dataset(
                 in_order = ordered_events(events, rows if is_filtered else None, UNITS[log.time_unit])
                 write_sequences(target, user_ids, lengths, engine.stream(in_order), build_arguments.num_shards)
 
-            note = about.note or f"Histories for sequential recommendation, built from `{raw.name}` by hf_seqrec."
+            source = f"`{raw.name}`" if raw.paths else raw.name
+            note = about.note or f"Histories for sequential recommendation, built from {source} by hf_seqrec."
             fill_dataset_folder(folder, catalog, lengths, write, statistics, dataclasses.replace(about, note=note))
             bar.update()
         finally:
@@ -225,6 +232,8 @@ def _item_file(raw: RawFile, arguments: InteractionsArguments) -> RawFile | None
     """Find the file about the items: RecBole puts what is known about those of `x.inter` into `x.item`."""
     if arguments.items is not None:
         return RawFile.open(arguments.items)
+    if not raw.paths:
+        return None
     beside = raw.paths[0].with_suffix(".item")
     return RawFile.open(beside) if raw.paths[0].suffix.lower() == ".inter" and beside.is_file() else None
 

@@ -85,10 +85,12 @@ def check_type(raw: RawFile, column: str, values: Any, option: str, is_right: An
     Raises:
         ValueError: if not.
     """
-    if not is_right(values.type()):
+    kind = values.type()
+    if not is_right(kind):
+        found = "another type" if kind.is_unknown() else str(kind)
         raise ValueError(
-            f"{raw.label}: `{column}` must hold {_EXPECTED[option]}, found {values.type()}. Convert it, or name "
-            f"another column with `{option}`."
+            f"{raw.label}: `{column}` must hold {_EXPECTED[option]}, found {found}. Convert it, or name another "
+            f"column with `{option}`."
         )
 
 
@@ -101,9 +103,13 @@ _EXPECTED = {
 }
 
 
-def with_common_types(tables: "dict[str, ibis.Table]") -> "list[ibis.Table]":
+def with_common_types(tables: "dict[str, ibis.Table]", names: dict[str, str]) -> "list[ibis.Table]":
     """
     Give each column one type in all tables: files of one log may hold integers here and floats there.
+
+    Args:
+        tables (`dict[str, ibis.Table]`): A table of each file.
+        names (`dict[str, str]`): What the columns are called in the files.
 
     Raises:
         ValueError: if a column has types that have nothing in common; the message names two files.
@@ -112,7 +118,7 @@ def with_common_types(tables: "dict[str, ibis.Table]") -> "list[ibis.Table]":
     for name in changed[0].columns:
         kinds = {label: table[name].type().copy(nullable=True) for label, table in tables.items()}
         if len(set(kinds.values())) > 1:
-            convert = _common(name, kinds)
+            convert = _common(names.get(name, name), kinds)
             changed = [table.mutate(**{name: convert(table[name])}) for table in changed]
     return changed
 

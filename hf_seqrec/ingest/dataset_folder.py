@@ -122,7 +122,7 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
             errno.ENOSPC,
             f"the disk of {folder.parent} is full: {disk.total / 1e9:.2f} GB, of which {disk.free / 1e9:.2f} GB are "
             f"free without this build. A build needs about {_BYTES_PER_EVENT} bytes for each event beside the log. "
-            f"Free some space or choose an output on another disk ({error})",
+            "Free some space or choose an output on another disk.",
         ) from error
 
 

@@ -151,7 +151,7 @@ class DuckDBEngine:
     def _append(self, log: Any, part: "ibis.Table") -> "ibis.Table":
         if log is None:
             return self.materialize("log", part)
-        self.con.insert(log.get_name(), part)
+        self.con.raw_sql(f"INSERT INTO {log.get_name()} {self.con.compile(part)}")
         return log
 
     def _read_parquet(self, raw: RawFile, columns: dict[str, str]) -> "ibis.Table":
@@ -168,7 +168,7 @@ class DuckDBEngine:
             chosen = _chosen(columns, found, partition_values(path))
             tables[str(path)] = table.select(**chosen, file_order=(table.file_row_number + n_before).cast("int64"))
             n_before += pq.read_metadata(path).num_rows
-        parts = with_common_types(tables)
+        parts = with_common_types(tables, columns)
         return parts[0] if len(parts) == 1 else ibis.union(*parts)
 
     def _local(self, raw: RawFile, path: Path) -> Path:
@@ -279,7 +279,7 @@ class SparkEngine:
             if _CORRUPT in table.columns:
                 chosen[_CORRUPT] = table[_CORRUPT]
             tables[str(path)] = table.select(**chosen)
-        parts = with_common_types(tables)
+        parts = with_common_types(tables, columns)
         # The partitions of a union stand in the order of what was united.
         frame = self.session.sql(self.con.compile(parts[0] if len(parts) == 1 else ibis.union(*parts)))
         name = ibis.util.gen_name("log")
@@ -376,7 +376,8 @@ class SparkEngine:
 
 
 _CORRUPT = "_corrupt_record"
-_DUCKDB_UNPACKS = (".gz", ".zst")
+# DuckDB knows .zst too, but takes one that was cut short for whole.
+_DUCKDB_UNPACKS = (".gz",)
 _SPARK_UNPACKS = (".gz", ".bz2")
 # What is wrong with a line, by what DuckDB calls it.
 _WRONG_LINES = {

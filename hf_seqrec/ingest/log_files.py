@@ -289,10 +289,13 @@ class RawFile:
         try:
             with self._text(path) as file:
                 if len(self.delimiter) > 1:
-                    return str(next(file, "")).rstrip("\r\n").split(self.delimiter)
-                return next(self._csv_reader(file), [])
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} must be UTF-8 text: {error}.") from error
+                    header = str(next(file, "")).rstrip("\r\n").split(self.delimiter)
+                else:
+                    header = next(self._csv_reader(file), [])
+            "".join(header).encode()
+            return header
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{path} must be UTF-8 text; its first line is not. Convert it to UTF-8.") from error
         except DAMAGED as error:
             if not compression(path):
                 raise
@@ -306,7 +309,8 @@ class RawFile:
                 yield column
 
     def _text(self, path: Path) -> Any:
-        return open_text(path, self.encoding)
+        # Rows that are no text are counted by the engine, and left out if that is wanted.
+        return open_text(path, self.encoding, errors="surrogateescape")
 
     def _csv_reader(self, file: Any) -> Any:
         if self.quote:
@@ -350,9 +354,9 @@ def _ending(path: Path) -> str:
 def _sniff_delimiter(path: Path, usual: str) -> str:
     """What separates the names in the header: what the ending says, unless only another character does."""
     try:
-        with open_text(path, "utf-8") as file:
+        with open_text(path, "utf-8", errors="replace") as file:
             line = file.readline()
-    except (UnicodeDecodeError, *DAMAGED):
+    except DAMAGED:
         # The header is read again, with a message that names the file.
         return usual
     fields = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in _SNIFFED}

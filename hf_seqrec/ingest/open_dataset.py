@@ -19,7 +19,7 @@ from .synthetic import build_synthetic
 
 SYNTHETIC = "synthetic"
 # Raise when the same log and arguments give another folder than before.
-_BUILD_VERSION = 2
+_BUILD_VERSION = 3
 
 
 def resolve_dataset(

@@ -72,10 +72,10 @@ def is_scalar(kind: "ibis.DataType") -> bool:
     """Whether values of this type can be ids: numbers, text, dates; no lists, objects or bytes."""
     return bool(
         kind.is_integer() or kind.is_floating() or kind.is_decimal() or kind.is_string() or kind.is_boolean()
-        or kind.is_date() or kind.is_timestamp() or kind.is_uuid() or kind.is_null() or _is_all_null(kind)
+        or kind.is_date() or kind.is_timestamp() or kind.is_uuid() or is_empty(kind)
     )  # fmt: skip
 
 
-def _is_all_null(kind: "ibis.DataType") -> bool:
-    """Whether DuckDB calls the type of a column `NULL`, which Ibis does not know."""
-    return kind.is_unknown() and "NULL" in str(kind)
+def is_empty(kind: "ibis.DataType") -> bool:
+    """Whether this is the type of a column without any value. DuckDB calls it `NULL`, which Ibis does not know."""
+    return bool(kind.is_null() or (kind.is_unknown() and "NULL" in str(kind)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from .raw_ids import without_nan
+from .raw_ids import is_empty, without_nan
 
 logger = logging.get_logger(__name__)
 
@@ -53,7 +53,7 @@ def is_time(kind: Any) -> bool:
     """Whether a column of this type can be times."""
     return bool(
         kind.is_integer() or kind.is_floating() or kind.is_decimal() or kind.is_string() or kind.is_date()
-        or kind.is_timestamp()
+        or kind.is_timestamp() or is_empty(kind)
     )  # fmt: skip
 
 

@@ -37,9 +37,10 @@ def open_bytes(path: Path) -> Any:
     return _OPENERS[packed](path) if packed else path.open("rb")
 
 
-def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWrapper:
     """Open text for reading, unpacked on the way; line ends stay as they are and a byte-order mark is left out."""
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding, errors=errors, newline="")
 
 
 def check_whole(path: Path) -> None:

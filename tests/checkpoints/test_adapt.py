@@ -52,8 +52,8 @@ class TestChangeOfCatalog:
         new = Catalog.from_items(["b"], genre=["Drama"])
         kept = change_of_catalog(old, new, keep_vanished=True).catalog
         assert kept.table.drop(["row", "count"]).to_pylist() == [
-            {"item_id": "b", "genre": "Drama"},
-            {"item_id": "a", "genre": None},
+            {"item_id": "b", "genre": "Drama", "title": "B"},
+            {"item_id": "a", "genre": None, "title": "A"},
         ]
 
     def test_nothing_in_common(self):
@@ -173,3 +173,10 @@ class TestReplaceItems:
                 ValueError, match=r"`tables` must hold as many rows of each of item_embeddings\.weight"
             ):
                 model.replace_items(tables)
+
+
+@pytest.mark.parametrize("keep_vanished", [False, True])
+def test_titles_survive_a_catalog_without(keep_vanished):
+    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"])
+    change = change_of_catalog(old, Catalog.from_items(["c", "d"]), keep_vanished)
+    assert change.catalog.titles == ["C", "d"] + (["A", "B"] if keep_vanished else [])

@@ -152,3 +152,19 @@ from hf_seqrec.data.catalog import Catalog
 assert Catalog.from_pretrained({str(tmp_path)!r}).encode(["7"]) == [3]
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_another_catalog_knows():
+    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"], year=[1, 2, 3])
+    new = Catalog.from_items(["c", "d", "a"], count=[5, 4, 3])
+    known = new.with_metadata_of(old)
+    assert known.table.to_pydict() == {
+        "row": [1, 2, 3],
+        "item_id": ["c", "d", "a"],
+        "count": [5, 4, 3],
+        "title": ["C", None, "A"],
+        "year": [3, None, 1],
+    }
+    # What the new one knows itself stays.
+    new = Catalog.from_items(["c", "d", "a"], title=["Sea", "", ""])
+    assert new.with_metadata_of(old).titles == ["Sea", "d", "A"]
