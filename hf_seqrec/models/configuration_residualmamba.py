@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from .state_space_config import StateSpaceConfig
+from .configuration_state_space import StateSpaceConfig
 
 
 @strict

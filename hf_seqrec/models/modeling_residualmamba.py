@@ -1,14 +1,13 @@
 """ResidualMamba: Mamba blocks that add to the last item's embedding and never replace it."""
 
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_residualmamba import ResidualMambaConfig
-from .dropout import Dropout
-from .mamba_mixer import MambaMixer
-from .padding import last_of_each
-from .state_space_model import StateSpacePreTrainedModel
+from .history_context import HistoryContext
+from .layer_dropout import Dropout
+from .layer_mamba import MambaMixer
+from .modeling_state_space import StateSpacePreTrainedModel
 
 
 class ResidualMambaLayer(GradientCheckpointingLayer):
@@ -21,14 +20,11 @@ class ResidualMambaLayer(GradientCheckpointingLayer):
         self.position_dropout = Dropout(config.position_dropout_prob)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache_params: Cache | None = None, only_last: bool = False
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
         kept = self.position_dropout(hidden_states.new_ones(*hidden_states.shape[:2], 1))
-        mixed = self.mixer(self.layer_norm(hidden_states) * kept, lengths, cache_params, only_last)
-        mixed = self.dropout(mixed)
-        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+        mixed = self.dropout(self.mixer(self.layer_norm(hidden_states) * kept, context))
+        return mixed + context.needed(hidden_states)
 
 
 class ResidualMamba(StateSpacePreTrainedModel):
@@ -57,16 +53,7 @@ class ResidualMamba(StateSpacePreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache_params: Cache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        lengths = attention_mask.sum(dim=1)
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache_params, only_last and layer is self.layers[-1])
-        return self.layer_norm(hidden_states)
+        return self.layer_norm(self.run_layers(hidden_states, context))
