@@ -19,7 +19,7 @@ help:  ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE_INSTALLED)  ## Train Mamba4Rec on a synthetic log, evaluate it and recommend (about three minutes).
-	$(VENV)/bin/python trainer/run.py --config trainer/recipes/synthetic/mamba4rec.yaml --overwrite_output_dir true
+	$(VENV)/bin/hf-seqrec train --config synthetic/mamba4rec --overwrite_output_dir
 
 test: $(DEV_INSTALLED)  ## Run the tests, without the slow ones.
 	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not gpu"

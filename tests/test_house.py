@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import hf_seqrec
+from hf_seqrec.cli import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -202,7 +203,9 @@ def test_what_a_page_names_is_there(page):
     named = re.findall(
         r"\b(?:hf_seqrec|benchmarks|docs|trainer|dataset_scripts|model_cards)/[\w./-]*\w\b(?![<*{])", text
     )
-    modules = [f"hf_seqrec/{name}" for name in re.findall(r"-m hf_seqrec\.(\w+)", text)]
     missing = [str(path) for path in [*linked, *(ROOT / path for path in named)] if not path.exists()]
-    missing += [path for path in modules if not (ROOT / f"{path}.py").exists() and not (ROOT / path).exists()]
+    # `hf-seqrec train`, also as `-m hf_seqrec train`; not `hf-seqrec --help`, nor the project's name in a sentence.
+    commands = re.findall(r"(?:^|`|-m )hf[-_]seqrec ([a-z][\w-]*)", text, flags=re.MULTILINE)
+    missing += [f"hf-seqrec {command}" for command in commands if command not in COMMANDS]
     assert not missing
+    assert "-m hf_seqrec." not in text, "modules are no commands: `hf-seqrec <command>`"

@@ -16,10 +16,9 @@ Rules for new items:
 - `random`: drawn from a normal distribution with the mean and the spread of the known items in each channel.
 """
 
-import argparse
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,41 +212,6 @@ def adapt_to_catalog(
     return change
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, carry the checkpoint over and say what became of the items."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="hf-seqrec adapt", description=__doc__.strip().split("\n")[0])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("--revision", help="Branch, tag or commit on the Hub.")
-    parser.add_argument("--catalog", required=True, help="Dataset folder (or Hub id) that has the new catalog.")
-    parser.add_argument("--output", required=True, help="The checkpoint folder to write; new or empty.")
-    parser.add_argument("--new_items", choices=NEW_ITEMS, default="mean", help="What new items start from.")
-    parser.add_argument(
-        "--held_out",
-        action="store_true",
-        help="`cooccurrence`: leave out each user's last two events, to evaluate on them afterwards.",
-    )
-    parser.add_argument(
-        "--keep_vanished_items", action="store_true", help="Keep items that the new catalog does not have."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Of `random`.")
-    arguments = parser.parse_args(command_line)
-    try:
-        change = adapt_checkpoint(
-            arguments.checkpoint,
-            arguments.catalog,
-            arguments.output,
-            new_items=arguments.new_items,
-            keep_vanished=arguments.keep_vanished_items,
-            held_out=arguments.held_out,
-            seed=arguments.seed,
-            revision=arguments.revision,
-        )
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{change}.\nWrote {arguments.output}.")
-
-
 def adapt_checkpoint(
     checkpoint: str | Path,
     dataset: str | Path,
@@ -317,7 +281,3 @@ def _write(
             # The length of the histories that the encoder was trained with is in it.
             shutil.copy(trained_with, folder)
         (folder / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

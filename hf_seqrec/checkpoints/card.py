@@ -1,23 +1,14 @@
-"""
-The card of a checkpoint, rendered from the results that a run measured.
+"""The card of a checkpoint, rendered from the results that a run or `hf-seqrec evaluate` measured."""
 
-    hf-seqrec card model_cards/ml-1m/*.json
-
-writes a card beside each file of results: a run's `results.json`, or what `hf-seqrec evaluate` wrote. Curves
-are shown where they lie beside it under the same name (`.png`).
-"""
-
-import argparse
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..evaluation.results import Results, read_results
+from ..evaluation.results import Results
 from ..models import config_class, model_class
 
 CARD_FILE = "README.md"
@@ -303,30 +294,9 @@ def _details(results: Results) -> str:
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
 
 
-def _note(results: Results) -> str | None:
-    """Say which variant of the system was trained, from the fields of its configuration among the arguments."""
+def note_of_results(results: Results) -> str | None:
+    """Return which variant of the system was trained, from the fields of its configuration among the arguments."""
     config_cls = config_class(results["model_type"])
     told = results.get("arguments", {})
     names = {field.name for field in dataclasses.fields(config_cls) if field.metadata.get("in_recipes", True)}
     return config_cls(**{name: told[name] for name in names & told.keys()}).note
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, and write the cards."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
-    for path in parser.parse_args(command_line).results:
-        try:
-            results = read_results(path)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
-        card = path.with_suffix(".md")
-        curves = path.with_suffix(".png")
-        picture = curves.name if curves.is_file() else None
-        n_items, note = results["statistics"]["n_items"], _note(results)
-        render_model_card(results["model_type"], n_items, results, picture, note).save(card)
-        print(f"Wrote {card}")
-
-
-if __name__ == "__main__":
-    main()

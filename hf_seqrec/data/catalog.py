@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -125,13 +126,17 @@ class Catalog:
         """
         Upload `catalog.parquet` beside the model on the Hub that it belongs to, and return the commit.
 
-        The options are those of `huggingface_hub`. A repository that is not there yet is made.
+        The options are those of `huggingface_hub`. A repository or branch that is not there yet is made.
         """
         from huggingface_hub import HfApi
 
         hub = HfApi(token=token)
         name = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
+        if revision is not None:
+            hub.create_branch(name, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # It belongs to the model.
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
             return hub.upload_file(
                 path_or_fileobj=self.save(folder),
                 path_in_repo=CATALOG_FILE,

@@ -123,6 +123,15 @@ class StreamedHistories(IterableDataset):
         """How often each catalog row is in the training histories, `(vocab_size,)`; 0 for the padding row."""
         return self._item_counts
 
+    def whole_histories(self) -> Iterator[HistoryBatch]:
+        """Yield the training histories of all users, whatever the window and the process, a row group at a time."""
+        for group in self.files.groups:
+            item_rows, offsets = self.files.read(group)
+            users = np.arange(group.first_user, group.end_user)
+            stops = training_stops(offsets[:-1], offsets[1:])
+            histories = HistoryBatch(item_rows, offsets[:-1], stops, None, users)
+            yield histories.select(stops - offsets[:-1] >= 2).compact()
+
     def fingerprint(self) -> str:
         """Return what tells these histories and their windows from others, whoever reads them, in hexadecimal."""
         return f"{self._events_hash}-{self.window}-{self.max_length}-{self.stride}"

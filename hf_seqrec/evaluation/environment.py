@@ -32,6 +32,14 @@ def versions() -> dict[str, str]:
     return versions
 
 
+def own_command() -> str:
+    """Return the command that this process runs, as it is typed, without the tokens in it."""
+    program = Path(sys.argv[0])
+    # `python -m hf_seqrec`, also behind a launcher, is the same command.
+    is_ours = program.name == "hf-seqrec" or program.parts[-2:] == ("hf_seqrec", "__main__.py")
+    return command(["hf-seqrec", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv])
+
+
 def command(words: Sequence[str]) -> str:
     """
     Return a command as it is typed, for files that are shared: without the tokens in it, nor folders of the machine.

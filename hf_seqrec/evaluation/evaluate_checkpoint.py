@@ -1,34 +1,25 @@
-"""
-Evaluate a checkpoint on a dataset, and write what was measured as JSON.
-
-    hf-seqrec evaluate runs/ml-1m --dataset data/ml-1m
-    hf-seqrec evaluate org/model --dataset log.csv --eval_protocol sampled --output result.json
-"""
+"""Evaluate a checkpoint on a dataset: metrics with intervals, for groups of users, and what is recommended."""
 
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser
 
-from ..checkpoints.load import Checkpoint, load_checkpoint
+from ..checkpoints.load import Checkpoint
 from ..data.catalog import check_catalog_fits
 from ..data.sequences import Sequences
-from ..ingest.open_dataset import DataArguments, resolve_dataset
+from ..ingest.open_dataset import DataArguments
 from ..metrics.ranking import CUT_OFFS
 from .environment import command, commit, hardware, versions
 from .matched_view import match_catalog, model_rows
 from .protocol import RankingArguments
 from .rank_users import describe, rank_users
-from .results import Results, dataset_name, without_folders, write_results
-from .tables import print_evaluation
+from .results import Results, dataset_name
 
 # How results.json calls the metrics of each part.
 _PREFIXES = {"validation": "eval", "test": "test"}
@@ -62,7 +53,6 @@ class EvaluationArguments(RankingArguments):
     )
     batch_size: int = field(default=256, metadata={"help": "Users at once."})
     device: str | None = field(default=None, metadata={"help": "Such as `cpu` or `cuda:0`; by default the best here."})
-    output: str | None = field(default=None, metadata={"help": "JSON file for the results."})
 
     def __post_init__(self) -> None:
         wrong = [part for part in self.parts if part not in _PREFIXES]
@@ -70,34 +60,12 @@ class EvaluationArguments(RankingArguments):
             raise ValueError(f"`parts` must be among {', '.join(_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
         if self.unknown_items not in ("exclude", "miss"):
             raise ValueError(f"`unknown_items` must be 'exclude' or 'miss', got {self.unknown_items!r}.")
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        for name in ("batch_size", "n_resamples", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if not self.k or min(self.k) < 1:
             raise ValueError(f"`k` must be cut-offs of at least 1, got {self.k}.")
-
-
-def main(command_line: Sequence[str] | None = None) -> Results:
-    """Parse the command line, evaluate, print a table and write the results, which are returned."""
-    command_line = list(sys.argv[1:] if command_line is None else command_line)
-    records: list[Any] = [DataArguments, EvaluationArguments]
-    parser = HfArgumentParser(
-        records,
-        prog="hf-seqrec evaluate",
-        description=(__doc__ or "").strip().split("\n")[0],
-    )
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    data, arguments, rest = parser.parse_args_into_dataclasses(command_line)
-    checkpoint = load_checkpoint(rest.checkpoint)
-    # Where a log is built, for as long as it is needed.
-    with tempfile.TemporaryDirectory(prefix="hf-seqrec-") as folder:
-        sequences = resolve_dataset(data.dataset, folder, timestamps=data.split == "global_time", **data.log_options())
-        results = evaluate_checkpoint(checkpoint, sequences, data, arguments)
-    results["checkpoint"] = without_folders(rest.checkpoint)
-    results["command"] = command(["hf-seqrec", "evaluate", *command_line])
-    print_evaluation(results)
-    if arguments.output is not None:
-        write_results(arguments.output, results)
-    return results
 
 
 def evaluate_checkpoint(
@@ -216,7 +184,3 @@ def _trained_length(model: Any) -> int:
     if path.is_file():
         return int(json.loads(path.read_text(encoding="utf-8"))["max_length"])
     return model.config.max_position_embeddings or 200
-
-
-if __name__ == "__main__":
-    main()

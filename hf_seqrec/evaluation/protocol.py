@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ..baselines.baseline import Baseline
 from ..baselines.popularity import popularity_baseline
 from ..data.collators import RankingCollator
 from ..data.histories import HistoryDataset
@@ -105,9 +106,13 @@ class EvaluationProtocol:
             check_enough_negatives(evaluation, self.n_negatives, self.distribution, n_items, item_counts)
 
     def ranks(
-        self, model: SeqRecPreTrainedModel, query_states: Tensor, batch: dict[str, Tensor]
+        self, model: SeqRecPreTrainedModel | Baseline, query_states: Tensor, batch: dict[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        """Rank the targets of a batch by the states `(b, d)` after its histories: `(b,)` for each of `rankings`."""
+        """
+        Rank the targets of a batch by the states `(b, d)` after its histories: `(b,)` for each of `rankings`.
+
+        A baseline takes the scores `(b, v)` in place of the states.
+        """
         if self.is_sampled:
             return (model.rank_among(query_states, batch["targets"], batch["eval_negatives"]),)
         return model.rank_targets(query_states, batch["targets"], batch["seen_items"])

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ..models.history_cache import HistoryCache
+from ..models.history_context import HistoryContext
 from .recommendation import Answer, Recommendation, Rows, warn_of
 from .recommender import Recommender
 from .session_file import read_sessions, write_sessions
@@ -197,8 +198,8 @@ class SessionStore:
         cache = HistoryCache(before)
         # Only a history that is alone in its batch is longer than one part: none ends before the last.
         for part in input_ids.to(model.device).split(max(1, _POSITIONS_AT_ONCE // len(histories)), dim=1):
-            mask = (part != 0).long()
-            queries = model.encode_last(model.item_embeddings(part), mask, cache)
+            context = HistoryContext.from_mask((part != 0).long(), cache)
+            queries = model.encode_last(model.item_embeddings(part), context)
         return cache.states, queries
 
     def _slots_for(self, users: list[str]) -> list[int]:

@@ -18,7 +18,8 @@ from .engines import ENGINES, open_engine
 from .filters import apply_filters
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
-from .read_log import UNITS, InteractionsArguments, Log, read_interactions, read_items, select_rows
+from .raw_times import UNITS, whole_seconds
+from .read_log import InteractionsArguments, Log, read_interactions, read_items, select_rows
 from .sequence_files import write_sequences
 
 if TYPE_CHECKING:
@@ -184,8 +185,9 @@ def number_items(
 def ordered_events(events: "ibis.Table", rows: "ibis.Table | None", units_per_second: int) -> "ibis.Table":
     """Give `row` and `timestamp` (seconds) of every event, user by user, by time, then by position in the log."""
     events = events.mutate(row=events.item) if rows is None else events.join(rows, "item")
-    timestamp = events.time if units_per_second == 1 else (events.time // units_per_second).cast("int64")
-    events = events.mutate(timestamp=timestamp).order_by("user", "time", "file_order")
+    events = events.mutate(timestamp=whole_seconds(events.time, units_per_second)).order_by(
+        "user", "time", "file_order"
+    )
     return events.select("row", "timestamp")
 
 

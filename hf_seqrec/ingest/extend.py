@@ -21,7 +21,8 @@ from .dataset_folder import fill_dataset_folder, replacing_dataset_folder
 from .engines import open_engine
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
-from .read_log import UNITS, InteractionsArguments, read_interactions, read_items, select_rows
+from .raw_times import UNITS, whole_seconds
+from .read_log import InteractionsArguments, read_interactions, read_items, select_rows
 from .sequence_files import EventStream, HistoryFiles, histories_table
 
 if TYPE_CHECKING:
@@ -258,8 +259,9 @@ def _new_events(
 
     places = (engine.materialize("places", ibis.memtable(table)) for table in (rows, positions))
     events = encoded.events.join(next(places), "item").join(next(places), "user")
-    timestamp = events.time if units_per_second == 1 else (events.time // units_per_second).cast("int64")
-    events = events.mutate(timestamp=timestamp).order_by("position", "time", "file_order")
+    events = events.mutate(timestamp=whole_seconds(events.time, units_per_second)).order_by(
+        "position", "time", "file_order"
+    )
     return events.select("position", "row", "timestamp")
 
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
+from ..installing import install_hint
 from .download import download, file_digest, naming_full_disk, require_space
 
 # How to unpack what is around a tar file, by ending. A .gz that is no .tar.gz is one compressed file and stays it.
@@ -182,7 +183,7 @@ def _fetch(address: str, wanted: Sequence[str], folder: Path, progress: bool) ->
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        how = f'pip install "hf-seqrec[{extra}]"' if extra else f"see what fsspec says: {error}"
+        how = install_hint(extra) if extra else f"see what fsspec says: {error}"
         raise ImportError(f"{address} needs a package that is not installed: {how}.") from error
     except ValueError as error:
         raise ValueError(f"`raw` must be an address that fsspec knows, got {address}: {error}.") from error

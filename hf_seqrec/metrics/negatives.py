@@ -149,7 +149,7 @@ def _popularity(
         return None
     if item_counts is None:
         raise ValueError(
-            "`item_counts` must be given to draw by popularity: how often each row is in the training histories: "
+            "`item_counts` must be given to draw by popularity: how often each row is in the training histories, "
             "`leave_one_out(folder).train.item_counts()`. The catalog's `count` column knows what is held out, too."
         )
     if not isinstance(item_counts, PopularityWeights):

@@ -4,8 +4,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mambarec import MambaRecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .layer_dropout import Dropout
 from .layer_mamba import MambaMixer
 from .modeling_state_space import StateSpacePreTrainedModel
@@ -19,12 +18,9 @@ class MambaRecLayer(GradientCheckpointingLayer):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mixer = MambaMixer(config, layer_idx)
 
-    def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache: HistoryCache | None = None, only_last: bool = False
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.mixer(self.layer_norm(hidden_states), lengths, cache, only_last)
-        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        return self.mixer(self.layer_norm(hidden_states), context) + context.needed(hidden_states)
 
 
 class MambaRec(StateSpacePreTrainedModel):
@@ -54,16 +50,7 @@ class MambaRec(StateSpacePreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        lengths = attention_mask.sum(dim=1)
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
-        return self.layer_norm(hidden_states)
+        return self.layer_norm(self.run_layers(hidden_states, context))

@@ -15,7 +15,7 @@ LAST_FILE = "trainer_state.json"
 # What else a run goes on from. A process that is killed leaves all of it where the last file is, a machine that loses
 # its power need not.
 _FILES = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
-# And where there are any, see `ShardedItemEmbedding.optimizer_file`.
+# And where there are any, see `ShardedItemTable.optimizer_file`.
 _OF_SHARDS = "optimizer_shard_*.pt"
 
 

@@ -1,11 +1,10 @@
 """What a run leaves at its end: the results, and how they were made."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..data.sequences import Sequences
-from ..evaluation.environment import command, commit, hardware, versions
+from ..evaluation.environment import commit, hardware, own_command, versions
 from ..evaluation.results import RESULTS_FILE, Results, dataset_name, without_folders, write_results
 from .run_arguments import RunArguments
 from .run_data import Splits
@@ -65,7 +64,7 @@ def write_run_results(
         | {name: without_folders(told[name]) for name in ("model_name_or_path", "items") if told[name]}
         | {"dataset": dataset_name(arguments.data.dataset)},
         "objective": args.objective(),
-        "command": command([Path(sys.executable).name, *sys.argv]),
+        "command": own_command(),
         "seed": args.seed,
         "versions": versions(),
         "commit": commit(),

@@ -34,7 +34,7 @@ class PushingTrainer(Trainer):
     in its folder.
     """
 
-    # What the run measured, for the card; `trainer/run.py` sets it.
+    # What the run measured, for the card; `hf-seqrec train` sets it.
     results: Results | None = None
     # transformers' own declare these as the `None` that they start with.
     hub_model_id: Any

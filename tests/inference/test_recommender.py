@@ -22,7 +22,8 @@ def recommender():
 @pytest.fixture
 def messages(monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr("hf_seqrec.inference.recommender.logger.warning", said.append)
+    for module in ("recommendation", "recommender"):
+        monkeypatch.setattr(f"hf_seqrec.inference.{module}.logger.warning", said.append)
     return said
 
 

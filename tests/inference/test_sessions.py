@@ -51,7 +51,7 @@ def store(gru):
 @pytest.fixture
 def messages(monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr("hf_seqrec.inference.recommender.logger.warning", said.append)
+    monkeypatch.setattr("hf_seqrec.inference.recommendation.logger.warning", said.append)
     return said
 
 

@@ -11,7 +11,7 @@ def test_without_the_extra(package, tmp_path):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
-from hf_seqrec.data.engines import open_engine
+from hf_seqrec.ingest.engines import open_engine
 try:
     open_engine("duckdb", {str(tmp_path)!r})
 except ImportError as error:

@@ -245,7 +245,3 @@ def test_refuses_what_cannot_work(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
     with pytest.raises(ValueError, match="must come with gloo between 2 processes, got nccl"):
         trainer_for(tmp_path, walks(), **ROWWISE)
-    model = small_model(13)
-    model.output_items = lambda: (torch.zeros(13, 16), None)
-    with pytest.raises(ValueError, match="scores the catalog with its item embedding"):
-        model.use_sparse_item_gradients()

@@ -235,7 +235,7 @@ def test_labels_are_smoothed_in_training_alone(tmp_path):
     scores, targets = output.logits[asked][:, 1:], batch["labels"][asked] - 1
     torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(scores, targets))
     # Without dropout, so that the scores are those that were just computed.
-    model.training = True
+    model.item_table.training = True
     smoothed = torch.nn.functional.cross_entropy(scores, targets, label_smoothing=0.25)
     torch.testing.assert_close(trainer.compute_loss(model, batch), smoothed)
 

@@ -128,7 +128,7 @@ def convert_checkpoint(
     if reason is not None:
         raise ValueError(
             f"{source} cannot be carried by `{authors.model_type}`: {reason}. Convert a checkpoint of code that does "
-            "as ours, or train the model with trainer/run.py."
+            "as ours, or train the model with `hf-seqrec train`."
         )
     model_config, fields = configure(authors, tensors, hyper_parameters, config or {})
     model = model_class(authors.model_type)(model_config)

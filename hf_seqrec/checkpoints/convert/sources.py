@@ -359,7 +359,7 @@ def find_source(weights: Mapping[str, Tensor], hyper_parameters: Mapping[str, An
         raise ValueError(
             "`source` is SASRec as RecBole has it, which is another architecture than SASRec: BERT's blocks with "
             "GELU, a mask, no scaling of the embeddings and no last normalisation. No model of this package computes "
-            "that. Train `sasrec` with trainer/run.py, or convert a checkpoint of pmixer/SASRec.pytorch."
+            "that. Train `sasrec` with `hf-seqrec train`, or convert a checkpoint of pmixer/SASRec.pytorch."
         )
     by_claim = next((source for source in SOURCES if source.model_type == claimed), None)
     if claimed and found is None:
