@@ -10,7 +10,6 @@ channels contiguous. A block is `WIDTH` neighbouring channels, one vector; the l
 """
 
 import operator
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,6 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba sets it from the environment
-    warnings.warn("NUMBA_DISABLE_JIT is set, so torch computes what numba would, more slowly.", stacklevel=1)
     raise ImportError("NUMBA_DISABLE_JIT is set, and these kernels only run compiled")
 
 _triple, _, _features = cpu_target.target_context.codegen().magic_tuple()

@@ -154,7 +154,7 @@ class TestNewItems:
         with pytest.raises(ValueError, match="The old catalog has 4 items, but the model has 12"):
             adapt_to_catalog(small_model(13), OLD, NEW)
         with pytest.raises(ValueError, match=r"The old catalog \(fingerprint \w+\) is not the model's \(0123\)"):
-            small_model(5, catalog_fingerprint="0123").adapt_to_catalog(OLD, NEW)
+            adapt_to_catalog(small_model(5, catalog_fingerprint="0123"), OLD, NEW)
         histories = leave_one_out(sequences_of([5, 6, 7, 8], n_items=9)).train
         with pytest.raises(ValueError, match=r"`histories` must be in the rows 1\.\.4 of the new catalog, got row 6"):
             adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence", histories=histories)

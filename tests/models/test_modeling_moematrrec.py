@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from transformers import AutoModel, set_seed
 
 from hf_seqrec import MoEMaTrRec, MoEMaTrRecConfig
+from hf_seqrec.models.history_context import HistoryContext
 from hf_seqrec.models.modeling_moematrrec import running_mean
 from tests.models.by_the_book import attention_by_the_book, mamba_by_the_book
 from tests.models.reference_outputs import assert_answers_as_reference, reference_cases
@@ -204,9 +205,10 @@ def test_a_constant_gate_is_two_scalars():
     layer.mamba_weight.fill_(0.7)
     layer.attention_weight.fill_(-0.2)
     x = torch.randn(1, 6, 8)
-    attended, _ = layer.attention(x, None, x, None, None)
-    expected = layer.feed_forward(0.7 * layer.mixer(x) - 0.2 * layer.attention_layer_norm(attended + x))
-    torch.testing.assert_close(layer(x), expected)
+    context = HistoryContext.with_padding_as_items(x)
+    attended, _ = layer.attention(x, context, x)
+    expected = layer.feed_forward(0.7 * layer.mixer(x, context) - 0.2 * layer.attention_layer_norm(attended + x))
+    torch.testing.assert_close(layer(x, context), expected)
     # Item by item as at once, and kept in a checkpoint.
     history = torch.tensor([[3, 1, 4, 1, 5]])
     whole = model(history).logits
