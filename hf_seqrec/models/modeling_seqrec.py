@@ -364,6 +364,38 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         return candidate_ranks(query_states, items, targets, negatives, bias)
 
     @torch.no_grad()
+    def query_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
+    ) -> Tensor:
+        r"""
+        Return the states `(b, d)` that score the next item of each history, without gradient.
+
+        Dropout is off whatever the model's mode.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either
+                side. A model with positions keeps the most recent `config.max_position_embeddings`.
+            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
+            cache (`HistoryCache`, *optional*): State to go on from; updated.
+
+        Raises:
+            ValueError: if a row is out of the catalog, or a history is empty.
+        """
+        if attention_mask is None:
+            attention_mask = (input_ids != 0).long()
+        padding = right_padded(attention_mask)
+        history, mask = self._most_recent(
+            padding.gather(input_ids), padding.attention_mask, self.config.max_position_embeddings
+        )
+        was_training = self.training
+        self.eval()
+        try:
+            output = self(history, mask, cache=cache, output_logits=False, only_last=True)
+        finally:
+            self.train(was_training)
+        return output.last_hidden_state[:, 0]
+
+    @torch.no_grad()
     def recommend(
         self,
         input_ids: Tensor,
@@ -402,18 +434,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self._check_rows("input_ids", input_ids, self.config.n_items + 1)
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
-        padding = right_padded(attention_mask)
-        mask = padding.attention_mask
-        seen = padding.gather(input_ids).masked_fill(mask == 0, 0)
-        history, mask = self._most_recent(seen, mask, self.config.max_position_embeddings)
-
-        was_training = self.training
-        self.eval()
-        try:
-            output = self(history, mask, cache=_either_name(cache, cache_params), output_logits=False, only_last=True)
-        finally:
-            self.train(was_training)
-        states = output.last_hidden_state[:, 0]
+        seen = input_ids.masked_fill(attention_mask == 0, 0)
+        states = self.query_states(input_ids, attention_mask, _either_name(cache, cache_params))
 
         shards = self._shards if candidate_rows is None else None
         items, bias = (self.item_embeddings.weight, None) if shards is not None else self.output_items()
