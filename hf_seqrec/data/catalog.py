@@ -166,6 +166,11 @@ class Catalog:
         """Interactions of each item in the log, `(n_items,)`; item of row r at r - 1."""
         return _column(self.table, "count").to_numpy(zero_copy_only=False)
 
+    @cached_property
+    def rows_by_popularity(self) -> npt.NDArray[np.int64]:
+        """Rows of all items, `(n_items,)`, most interactions first; of equal counts, the lower row first."""
+        return np.argsort(-self.counts, kind="stable") + 1
+
     def fingerprint(self) -> str:
         """
         Return a short hash, in hexadecimal, of the raw ids in the order of their rows.

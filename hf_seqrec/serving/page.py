@@ -11,10 +11,10 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from ..inference.recommendation import Source, check_top_k
 from ..inference.recommender import Recommender
 from ..installing import install_hint
 
@@ -45,11 +45,13 @@ class Shown(NamedTuple):
         history (`list[tuple[str, str]]`): Raw id and title of each item, the latest first.
         recommendations (`list[tuple[str, str, float]]`): Raw id, title and score, best first.
         explanation (`str`): What the scores are.
+        source (`str`): `"model"`, or `"popularity"` where these are the most popular items.
     """
 
     history: list[tuple[str, str]]
     recommendations: list[tuple[str, str, float]]
     explanation: str
+    source: Source
 
 
 class Page:
@@ -65,16 +67,13 @@ class Page:
     def __init__(self, recommender: Recommender, top_k: int = 10) -> None:
         self.recommender = recommender
         self.top_k = min(top_k, recommender.catalog.n_items)
-        recommender.check_top_k(self.top_k)
+        check_top_k(self.top_k, recommender.catalog.n_items)
 
     def search(self, text: str) -> list[tuple[str, str]]:
         """Return raw id and title of items that a text is in, the exact and the most popular first."""
         text = text.strip()
         catalog = self.recommender.catalog
-        if text:
-            rows = catalog.find(text, limit=self.top_k)
-        else:
-            rows = np.argsort(-catalog.counts, kind="stable")[: self.top_k] + 1
+        rows = catalog.find(text, limit=self.top_k) if text else catalog.rows_by_popularity[: self.top_k]
         return list(zip(catalog.decode(rows), catalog.describe(rows), strict=True))
 
     def add(self, history: list[str], item_id: str) -> list[str]:
@@ -101,6 +100,7 @@ class Page:
             history=list(zip(history, titles, strict=True))[::-1],
             recommendations=[(best.item_id, best.title, best.score) for best in answer.recommendations],
             explanation=explanation,
+            source=answer.source,
         )
 
 

@@ -60,6 +60,7 @@ class HistoryRequest(_Body):
     top_k: TopK = 10
     exclude_seen: Annotated[bool, Field(description="Leave out the items of the history.")] = True
     candidates: Annotated[ItemIds | None, Field(description="Recommend only from these.", min_length=1)] = None
+    exclude: Annotated[ItemIds | None, Field(description="Never recommend these.")] = None
 
 
 class EventsRequest(_Body):
@@ -92,6 +93,9 @@ class HistoryResponse(Recommendations):
     """Recommendations from a history."""
 
     unknown_items: Annotated[int, Field(description="Items that the catalog does not have; they were left out.")]
+    unknown_candidates: Annotated[
+        int, Field(description="Candidates that the catalog does not have; they were left out.")
+    ] = 0
 
 
 class SessionResponse(Recommendations):
@@ -154,7 +158,7 @@ class _Server:
         self.stateless_because = recommender.model.config.stateless_because
         self.store: SessionStore | None = None
         if self.stateless_because is None:
-            self.store = SessionStore(recommender, options.max_sessions)
+            self.store = SessionStore(recommender.model, recommender.catalog, max_users=options.max_sessions)
         elif options.sessions_file is not None:
             raise ValueError(f"`sessions_file` needs a model that carries state, but {self.stateless_because}.")
         if self.store is not None and options.sessions_file is not None and options.sessions_file.exists():
@@ -237,7 +241,9 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     @app.post("/recommend", summary="Recommend what comes next after a history")
     async def recommend(request: HistoryRequest) -> HistoryResponse:
         answer: Answer = await server.do(RecommendHistory(**dict(request)))
-        return HistoryResponse(**_shown(answer), unknown_items=answer.unknown_items)
+        return HistoryResponse(
+            **_shown(answer), unknown_items=answer.unknown_items, unknown_candidates=answer.unknown_candidates
+        )
 
     @app.post("/sessions/{user:path}/events", dependencies=sessions, summary="Add items to a user's session")
     async def add_events(user: User, request: EventsRequest) -> EventsResponse:
@@ -267,7 +273,7 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
 def _shown(answer: Answer) -> dict[str, Any]:
     return {
         "recommendations": [best._asdict() for best in answer.recommendations],
-        "source": "popularity" if answer.is_popularity else "model",
+        "source": answer.source,
     }
 
 

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 
 import hf_seqrec.hub.upload
 from hf_seqrec.checkpoints.card import write_model_card
-from hf_seqrec.hub.push import main as push
+from hf_seqrec.cli.push import main as push
 from hf_seqrec.hub.push import push_checkpoint
 from hf_seqrec.ingest.synthetic import build_synthetic
 from tests.checkpoints.test_card import RESULTS

@@ -203,7 +203,7 @@ class TestModelThread:
             "recommend_many",
             lambda histories, *rest: calls.append(len(histories)) or together(histories, *rest),
         )
-        thread = ModelThread(recommender, SessionStore(recommender))
+        thread = ModelThread(recommender, SessionStore(recommender.model, recommender.catalog))
         from_history = [
             thread.submit(RecommendHistory([f"i{row}"] * row, top_k=1 + row % 3, exclude_seen=row % 2 == 0))
             for row in range(1, 9)
@@ -246,7 +246,7 @@ class TestModelThread:
         assert all(job.done.done() for job in jobs)
 
     def test_who_has_given_up_gets_nothing_done(self, recommender):
-        store = SessionStore(recommender)
+        store = SessionStore(recommender.model, recommender.catalog)
         thread = ModelThread(recommender, store)
         thread.submit(AddEvents("ann", ["i1"])).done.cancel()
         thread.start()
@@ -266,7 +266,7 @@ class TestModelThread:
 
     def test_users_of_one_batch_must_fit(self, recommender):
         with pytest.raises(ValueError, match=r"`max_users` must be at least `max_batch`.* got 4 and 64"):
-            ModelThread(recommender, SessionStore(recommender, max_users=4))
+            ModelThread(recommender, SessionStore(recommender.model, recommender.catalog, max_users=4))
 
 
 class TestSessionsFile:
@@ -281,7 +281,7 @@ class TestSessionsFile:
 
     def test_of_another_model(self, recommender, tmp_path):
         file, folder = tmp_path / "sessions.safetensors", tmp_path / "model"
-        SessionStore(recommender).save(file)
+        SessionStore(recommender.model, recommender.catalog).save(file)
         other = recommender_of("mamba4rec")
         other.model.save_pretrained(folder)
         other.catalog.save(folder)
