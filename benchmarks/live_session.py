@@ -48,7 +48,7 @@ class Feed:
     def __init__(self, store: SessionStore, length: int) -> None:
         self.store, self.length = store, length
         self.rng = np.random.default_rng(length)
-        self.ids = store.recommender.catalog.item_ids.to_pylist()
+        self.ids = store.catalog.item_ids.to_pylist()
         self.users = 0
         self.seconds: list[float] = []
         self.begin()
@@ -78,11 +78,10 @@ class Feed:
     @torch.inference_mode()
     def difference(self) -> float:
         """Return the largest difference of a score from that of the whole history at once."""
-        recommender = self.store.recommender
-        rows = torch.from_numpy(recommender.catalog.encode(self.history))
-        whole = recommender.model(rows[None]).logits[0]
-        found = self.session.recommend(top_k=recommender.catalog.n_items, exclude_seen=False)
-        expected = whole[torch.from_numpy(recommender.catalog.encode([best.item_id for best in found]))]
+        model, catalog = self.store.model, self.store.catalog
+        whole = model(torch.from_numpy(catalog.encode(self.history))[None]).logits[0]
+        found = self.session.recommend(top_k=catalog.n_items, exclude_seen=False)
+        expected = whole[torch.from_numpy(catalog.encode([best.item_id for best in found]))]
         return float((torch.tensor([best.score for best in found]) - expected).abs().max())
 
 
@@ -93,7 +92,8 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 def measure(recommender: Recommender, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one model at every length."""
-    store = SessionStore(recommender, max_users=arguments.steps + len(arguments.lengths) * 20)
+    max_users = arguments.steps + len(arguments.lengths) * 20
+    store = SessionStore(recommender.model, recommender.catalog, max_users=max_users)
     feeds = [Feed(store, length) for length in arguments.lengths]
     recent = feeds[0].some(arguments.window)
     encoding: list[float] = []

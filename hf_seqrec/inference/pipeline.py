@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from transformers import Pipeline
 from transformers.utils import logging
 
 from ..models import MODEL_TYPES
+from .raw_ids import plain_list, raw_ids
 
 if TYPE_CHECKING:
     from ..data.catalog import Catalog
@@ -25,7 +25,7 @@ class SequentialRecommendationPipeline(Pipeline):
     Recommends what comes next after histories of raw item ids.
 
     Items that the catalog does not have are left out, with a warning that counts them. Where nothing is left of a
-    history, its most popular items are recommended; a warning says so, and so does `recommended_by`.
+    history, its most popular items are recommended; a warning says so, and so does `source`.
 
     Args:
         model ([`SeqRecPreTrainedModel`]): The model.
@@ -33,10 +33,11 @@ class SequentialRecommendationPipeline(Pipeline):
         top_k (`int`, *optional*, defaults to 10): How many items to recommend; fewer where fewer are left.
         exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of the history.
         candidates (`list[str | int]`, *optional*): Recommend only from these raw ids.
+        exclude (`list[str | int]`, *optional*): Never recommend these raw ids.
         batch_size (`int`, *optional*, defaults to 64): Histories at once.
         device (`int`, `str` or `torch.device`, *optional*): Where to run.
 
-    The last five can be given when the pipeline is made, and but for the device at each call.
+    The last six can be given when the pipeline is made, and but for the device at each call.
 
     Raises:
         ValueError: if the model is none of this package, has no catalog, or has one of another size.
@@ -46,7 +47,7 @@ class SequentialRecommendationPipeline(Pipeline):
     ```python
     >>> recommend = pipeline("sequential-recommendation", model="runs/ml-1m")
     >>> recommend(["1193", "661", "914"], top_k=1)
-    [{'item_id': '594', 'score': 7.2, 'title': 'Snow White (1937)', 'recommended_by': 'model'}]
+    [{'item_id': '594', 'score': 7.2, 'title': 'Snow White (1937)', 'source': 'model', 'recommended_by': 'model'}]
     ```
     """
 
@@ -83,33 +84,36 @@ class SequentialRecommendationPipeline(Pipeline):
 
         Args:
             inputs:
-                One history, as a list of raw ids, oldest first, or as `{"history": [...], "candidates": [...]}`, where
-                `candidates` may be left out; or a list of histories; or anything else that yields them, such as a
-                generator or a `datasets.Dataset` with these columns, which is then read as it is needed.
-            batch_size, top_k, exclude_seen, candidates: See [`SequentialRecommendationPipeline`].
+                One history: a list of raw ids, oldest first, or an array of numpy, pandas or pyarrow, or
+                `{"history": [...], "candidates": [...], "exclude": [...]}`, of which the last two may be left out. Or
+                several histories: a list or an array of them, or anything else that yields them, such as a generator,
+                a `KeyDataset` or a `datasets.Dataset` with these columns, which is then read as it is needed.
+            batch_size, top_k, exclude_seen, candidates, exclude: See [`SequentialRecommendationPipeline`].
             num_workers (`int`, *optional*): Not used; there is nothing to load.
 
         Returns:
             For each history a list, best first, of dictionaries: `item_id`, `score` (of popular items their
-            interactions), `title` (the raw id where there is none), the other columns of the catalog, and
-            `recommended_by`, which is `"model"` or `"popularity"`. For one history its list; for a list of them a list
-            of lists; for anything else an iterator of lists.
+            interactions), `title` (the raw id where there is none), the other columns of the catalog, and `source`,
+            which is `"model"` or `"popularity"`, and which `recommended_by` repeats. For one history its list; for a
+            list or an array of them a list of lists; for anything else an iterator of lists.
 
         Raises:
-            TypeError: if `inputs` are no histories.
-            ValueError: if `top_k` is not in 1..n_items, or the catalog has none of the candidates.
+            TypeError: if `inputs` are no histories, or `top_k` is no integer.
+            ValueError: if `top_k` is not in 1..n_items, the catalog has none of the candidates, or scores are NaN.
         """
         if args:
             raise TypeError(f"`inputs` must be one argument, got {1 + len(args)}. Put histories into a list.")
         _, forward_params, _ = self._sanitize_parameters(**kwargs)
         forward_params = self._forward_params | forward_params
         batch_size = batch_size or self._batch_size or _BATCH_SIZE
-        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
-            raise TypeError(f"`inputs` must be a list of raw item ids, got {inputs!r}. Put it into a list.")
-        if isinstance(inputs, Mapping) or _is_history(inputs):
+        if isinstance(inputs, Mapping):
             return next(self._in_batches([inputs], 1, forward_params))
-        answers = self._in_batches(inputs, batch_size, forward_params)
-        return list(answers) if isinstance(inputs, list | tuple) else answers
+        if isinstance(inputs, list | tuple) or hasattr(inputs, "to_pylist") or hasattr(inputs, "tolist"):
+            values = plain_list(inputs)
+            if values is None or _is_history(values):
+                return next(self._in_batches([inputs], 1, forward_params))
+            return list(self._in_batches(values, batch_size, forward_params))
+        return self._in_batches(_in_order(inputs), batch_size, forward_params)
 
     def _in_batches(
         self, inputs: Iterable[Any], batch_size: int, forward_params: dict[str, Any]
@@ -123,11 +127,11 @@ class SequentialRecommendationPipeline(Pipeline):
                 yield self.postprocess({"answer": answer})
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(kwargs.keys() - {"top_k", "exclude_seen", "candidates"})
+        unknown = sorted(kwargs.keys() - {"top_k", "exclude_seen", "candidates", "exclude"})
         if unknown:
             raise TypeError(
                 f"`{'`, `'.join(unknown)}` must be left out: this pipeline knows `top_k`, `exclude_seen`, "
-                "`candidates` and `batch_size`."
+                "`candidates`, `exclude` and `batch_size`."
             )
         return {}, kwargs, {}
 
@@ -137,40 +141,48 @@ class SequentialRecommendationPipeline(Pipeline):
             input_ = {"history": input_}
         if "history" not in input_:
             raise TypeError(f"`inputs` must have a `history`, got a dictionary with {', '.join(input_) or 'nothing'}.")
-        return {name: _ids(input_.get(name), name) for name in ("history", "candidates")}
+        lists: dict[str, Any] = {"history": raw_ids(input_["history"], "history")}
+        for name in ("candidates", "exclude"):
+            lists[name] = None if input_.get(name) is None else raw_ids(input_[name], name)
+        return lists
 
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
-        """Recommend to a batch; users with the same candidates together."""
-        shared = _ids(forward_parameters.pop("candidates", None), "candidates")
-        groups: dict[tuple[str | int, ...] | None, list[int]] = {}
+        """Recommend to a batch; users with the same candidates and excluded items together."""
+        shared = [
+            None if values is None else raw_ids(values, name)
+            for name in ("candidates", "exclude")
+            for values in (forward_parameters.pop(name, None),)
+        ]
+        groups: dict[tuple[tuple[str | int, ...] | None, ...], list[int]] = {}
         examples = input_tensors["examples"]
         for place, example in enumerate(examples):
-            own = shared if example["candidates"] is None else example["candidates"]
-            groups.setdefault(None if own is None else tuple(own), []).append(place)
+            own = (example["candidates"], example["exclude"])
+            used = (of_all if of_one is None else of_one for of_one, of_all in zip(own, shared, strict=True))
+            groups.setdefault(tuple(None if ids is None else tuple(ids) for ids in used), []).append(place)
         answers: dict[int, Answer] = {}
-        for allowed, places in groups.items():
-            if allowed is not None:
-                _, n_unknown = self.catalog.encode_known(allowed)
-                if n_unknown:
-                    logger.warning(
-                        f"{n_unknown} of {len(allowed)} candidates are not in this model's catalog and were left out."
-                    )
+        for (candidates, exclude), places in groups.items():
             histories = [examples[place]["history"] for place in places]
-            found = self.recommender.recommend_many(histories, candidates=allowed, **forward_parameters)
+            found = self.recommender.recommend_many(
+                histories, candidates=candidates, exclude=exclude, **forward_parameters
+            )
+            if found[0].unknown_candidates:
+                logger.warning(
+                    f"{found[0].unknown_candidates} of {len(candidates or ())} candidates are not in this model's "
+                    "catalog and were left out."
+                )
             answers |= dict(zip(places, found, strict=True))
         return {"answers": [answers[place] for place in range(len(examples))]}
 
     def postprocess(self, model_outputs: Any, **postprocess_parameters: Any) -> list[dict[str, Any]]:
         """Describe what is recommended to one user."""
         answer = model_outputs["answer"]
-        source = "popularity" if answer.is_popularity else "model"
         rows = self.catalog.rows_of([item.item_id for item in answer.recommendations])
         names = [name for name in self.catalog.table.column_names if name not in ("row", "count")]
         known = self.catalog.table.select(names).take(rows - 1).to_pylist()
         return [
             {"item_id": item.item_id, "score": item.score, "title": item.title}
             | {name: value for name, value in metadata.items() if name not in ("item_id", "title")}
-            | {"recommended_by": source}
+            | {"source": answer.source, "recommended_by": answer.source}
             for item, metadata in zip(answer.recommendations, known, strict=True)
         ]
 
@@ -185,23 +197,24 @@ class SequentialRecommendationPipeline(Pipeline):
         self.catalog.save(save_directory)
 
 
-def _is_history(inputs: Iterable[Any]) -> bool:
-    """Tell one history, a list of ids, from a batch of them; an empty list is a history without items."""
-    if isinstance(inputs, np.ndarray):
-        return inputs.ndim == 1 and inputs.dtype != object
-    return isinstance(inputs, list | tuple) and all(isinstance(item, str | int | np.integer) for item in inputs)
+def _is_history(values: list[Any]) -> bool:
+    """Tell one history, a list of ids, from a list of them; an empty list is a history without items."""
+    return not any(isinstance(value, Mapping) or _is_list(value) for value in values)
 
 
-def _ids(values: Any, name: str) -> list[str | int] | None:
-    """Check raw ids, and return them as a list."""
-    if values is None and name == "candidates":
-        return None
-    ids = None
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
-        ids = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if ids is None or not all(isinstance(item, str | int | np.integer) for item in ids):
-        raise TypeError(f"`{name}` must be a list of raw item ids (texts or integers), got {values!r}.")
-    return ids
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _in_order(inputs: Any) -> Iterable[Any]:
+    """Yield what is in a generator, or in a dataset that only knows its length and the item at a place."""
+    if isinstance(inputs, str | bytes):
+        raise TypeError(f"`inputs` must be a list of raw item ids, got {inputs!r}. Put it into a list.")
+    if isinstance(inputs, Iterable):
+        return inputs
+    if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+        return (inputs[place] for place in range(len(inputs)))
+    raise TypeError(f"`inputs` must be a list of raw item ids, got {inputs!r}. Put it into a list.")
 
 
 def _warn(answers: "list[Answer]", examples: list[dict[str, Any]]) -> None:

@@ -2,24 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers.utils import logging
+from torch import Tensor
 
-from ..checkpoints.load import load_checkpoint
+from ..checkpoints.load import checkpoint_folder, load_checkpoint
 from ..data.catalog import Catalog, check_catalog_fits
+from ..models.item_scores import top_k_items
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from .recommendation import Answer, Recommendation, Rows, warn_of
-
-if TYPE_CHECKING:
-    from .sessions import Session, SessionStore
-
-logger = logging.get_logger(__name__)
-
+from .checks import check_finite_scores, check_finite_weights
+from .filters import Filters, make_filters, most_popular
+from .raw_ids import plain_list, raw_ids
+from .recommendation import Answer, Recommendation, Rows, check_top_k, describe_many, warn_about
+from .search_index import SearchIndex
+from .sessions import Session, SessionStore
 
 # Padded positions that are encoded at once: bounds the memory of many long histories.
 _POSITIONS_AT_ONCE = 2**15
@@ -32,9 +30,12 @@ class Recommender:
     Args:
         model ([`SeqRecPreTrainedModel`]): Is put into evaluation mode.
         catalog ([`Catalog`]): The one that the model was trained with.
+        index ([`SearchIndex`], *optional*): Search it instead of scoring all items. Where it finds fewer than there
+            are, and for `candidates`, scores are exact all the same. Sessions do not search it.
+        effort (`int`, *optional*, defaults to 64): Search effort of the index, see [`SearchIndex.search`].
 
     Raises:
-        ValueError: if the catalog is not the model's, see [`check_catalog_fits`].
+        ValueError: if the catalog or the index is not the model's, or a weight is NaN or infinite.
 
     Example:
 
@@ -48,15 +49,39 @@ class Recommender:
     ```
     """
 
-    def __init__(self, model: SeqRecPreTrainedModel, catalog: Catalog) -> None:
+    def __init__(
+        self, model: SeqRecPreTrainedModel, catalog: Catalog, index: SearchIndex | None = None, effort: int = 64
+    ) -> None:
         check_catalog_fits(model.config, catalog)
+        check_finite_weights(model)
+        if index is not None:
+            index.check_model(model)
         self.model = model.eval()
         self.catalog = catalog
+        self.index = index
+        self.effort = effort
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> "Recommender":
-        """Load a checkpoint folder or a model of the Hub; raises what [`load_checkpoint`] raises."""
-        return cls(*load_checkpoint(name_or_path, revision))
+    def from_pretrained(
+        cls, name_or_path: str | Path, revision: str | None = None, index: bool = False
+    ) -> "Recommender":
+        r"""
+        Load a checkpoint.
+
+        Args:
+            name_or_path (`str`): A checkpoint folder or the id of a model on the Hub.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub.
+            index (`bool`, *optional*, defaults to `False`): Load the search index beside the checkpoint, too, which
+                `hf-seqrec index` builds.
+
+        Raises:
+            FileNotFoundError: if the index is wanted and there is none.
+            ImportError: if the index is wanted and FAISS is not installed.
+            ValueError: if the checkpoint or its index cannot be loaded.
+        """
+        folder = checkpoint_folder(name_or_path, revision)
+        model, catalog = load_checkpoint(folder)
+        return cls(model, catalog, SearchIndex.load(folder, model) if index else None)
 
     def recommend(
         self,
@@ -64,6 +89,7 @@ class Recommender:
         top_k: int = 10,
         exclude_seen: bool = True,
         candidates: Iterable[str | int] | None = None,
+        exclude: Iterable[str | int] | None = None,
     ) -> list[Recommendation]:
         r"""
         Recommend what comes next after a history, best first: `top_k` items, or fewer where fewer are left.
@@ -72,90 +98,50 @@ class Recommender:
         history is empty, the answer is the most popular items, and a warning says so.
 
         Args:
-            history (`list[str | int]`): Raw item ids, oldest first. A model with positions keeps the most recent
-                `config.max_position_embeddings`.
+            history (`list[str | int]`): Raw item ids, oldest first, in a list, an array of numpy, pandas or pyarrow,
+                or a generator. A model with positions keeps the most recent `config.max_position_embeddings`.
             top_k (`int`, *optional*, defaults to 10): How many items.
             exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the items of the history.
             candidates (`list[str | int]`, *optional*): Recommend only from these raw ids.
+            exclude (`list[str | int]`, *optional*): Never recommend these raw ids.
 
         Raises:
-            ValueError: if `top_k` is not in 1..n_items, or the catalog has none of the candidates.
+            TypeError: if `history`, `candidates` or `exclude` is no list of raw ids, or `top_k` no integer.
+            ValueError: if `top_k` is not in 1..n_items, the catalog has none of the candidates, or scores are NaN.
         """
-        history = list(history)
-        if candidates is not None:
-            candidates = list(candidates)
-            unknown = self.catalog.encode_known(candidates)[1]
-            if unknown:
-                logger.warning(
-                    f"{unknown} of {len(candidates)} candidates are not in this model's catalog and were left out."
-                )
-        answer = self.recommend_many([history], top_k, exclude_seen, candidates)[0]
-        warn_of(answer.unknown_items, len(history), answer.is_popularity)
+        history = raw_ids(history, "history")
+        candidates = None if candidates is None else raw_ids(candidates, "candidates")
+        answer = self.recommend_many([history], top_k, exclude_seen, candidates, exclude)[0]
+        warn_about(answer, len(history), len(candidates or []))
         return answer.recommendations
 
     @torch.inference_mode()
     def recommend_many(
         self,
-        histories: Sequence[Iterable[str | int]],
+        histories: Iterable[Iterable[str | int]],
         top_k: int = 10,
         exclude_seen: bool = True,
         candidates: Iterable[str | int] | None = None,
+        exclude: Iterable[str | int] | None = None,
     ) -> list[Answer]:
         """Recommend to many users at once, as [`recommend`] does to one; each [`Answer`] says what was left out."""
-        self.check_top_k(top_k)
-        allowed = None if candidates is None else self._candidate_rows(candidates)
-        encoded = [self.catalog.encode_known(history) for history in histories]
-        answers: dict[int, Answer] = {}
-        # A user with fewer items left than asked for has a call alone, so that the others get all of theirs.
-        alone: list[tuple[int, int]] = []
-        together: list[int] = []
-        for user, (rows, unknown) in enumerate(encoded):
-            left = min(top_k, self._items_left(rows if exclude_seen else rows[:0], allowed))
-            if not len(rows):
-                popular = self.most_popular(top_k, candidate_rows=allowed)
-                answers[user] = Answer(popular, unknown, is_popularity=True)
-            elif left == 0:
-                answers[user] = Answer([], unknown, is_popularity=False)
-            elif left < top_k:
-                alone.append((user, left))
-            else:
-                together.append(user)
-        batches = [([user], left) for user, left in alone]
-        batches += [(users, top_k) for users in self._batches(together, [len(rows) for rows, _ in encoded])]
-        for users, left in batches:
-            best = self._recommend_rows([encoded[user][0] for user in users], left, exclude_seen, allowed)
-            for user, recommendations in zip(users, self.describe_many(*best), strict=True):
-                answers[user] = Answer(recommendations, encoded[user][1], is_popularity=False)
-        return [answers[user] for user in range(len(encoded))]
+        check_top_k(top_k, self.catalog.n_items)
+        lists = plain_list(histories)
+        if lists is None:
+            raise TypeError(f"`histories` must be a list of histories, got {histories!r:.100}. Put it into a list.")
+        encoded = [
+            self.catalog.encode_known(raw_ids(history, f"histories[{user}]")) for user, history in enumerate(lists)
+        ]
+        filters = make_filters(self.catalog, candidates, exclude)
+        popular = most_popular(self.catalog, top_k, filters) if any(not len(rows) for rows, _ in encoded) else []
+        answers = [Answer(popular, unknown, "popularity", filters.unknown_candidates) for _, unknown in encoded]
+        for users in self._batches([len(rows) for rows, _ in encoded]):
+            best = self._best([encoded[user][0] for user in users], top_k, exclude_seen, filters)
+            for user, recommendations in zip(users, best, strict=True):
+                answers[user] = answers[user]._replace(recommendations=recommendations, source="model")
+        return answers
 
-    def most_popular(
-        self, top_k: int = 10, seen_rows: Rows | None = None, candidate_rows: Rows | None = None
-    ) -> list[Recommendation]:
-        """Return the items with the most interactions in the log, without the seen ones; counts are the scores."""
-        rows = self._rows_by_popularity
-        if candidate_rows is not None:
-            rows = rows[np.isin(rows, candidate_rows)]
-        if seen_rows is not None:
-            # Among so many, `top_k` are not seen.
-            rows = rows[: top_k + len(seen_rows)]
-            rows = rows[~np.isin(rows, seen_rows)]
-        rows = rows[:top_k]
-        return self.describe(rows.tolist(), self.catalog.counts[rows - 1].tolist())
-
-    def describe(self, rows: list[int], scores: list[float]) -> list[Recommendation]:
-        """Name catalog rows: raw ids and titles beside the scores."""
-        return self.describe_many([rows], [scores])[0]
-
-    def describe_many(self, rows: list[list[int]], scores: list[list[float]]) -> list[list[Recommendation]]:
-        """Name the catalog rows of many users, each with as many as it has: one look into the catalog for all."""
-        of_all = list(chain.from_iterable(rows))
-        named = zip(
-            self.catalog.decode(of_all), chain.from_iterable(scores), self.catalog.describe(of_all), strict=True
-        )
-        described = (Recommendation(item_id, float(score), title) for item_id, score, title in named)
-        return [list(islice(described, len(rows_of_user))) for rows_of_user in rows]
-
-    def session(self, user: str) -> "Session":
+    def session(self, user: str) -> Session:
         r"""
         Return a user's live session: `add` an item, `recommend` at any moment, in constant time and memory.
 
@@ -167,37 +153,15 @@ class Recommender:
         return self.sessions.session(user)
 
     @cached_property
-    def sessions(self) -> "SessionStore":
+    def sessions(self) -> SessionStore:
         """The [`SessionStore`] of `session`."""
-        from .sessions import SessionStore
-
-        return SessionStore(self)
-
-    def check_top_k(self, top_k: int) -> None:
-        """Refuse a `top_k` that is not in 1..n_items."""
-        if not 1 <= top_k <= self.catalog.n_items:
-            raise ValueError(f"`top_k` must be between 1 and the catalog's {self.catalog.n_items} items, got {top_k}.")
-
-    def _candidate_rows(self, candidates: Iterable[str | int]) -> Rows:
-        candidates = list(candidates)
-        rows = np.unique(self.catalog.encode_known(candidates)[0])
-        if not len(rows):
-            raise ValueError(
-                f"`candidates` must be items of this model's catalog of {self.catalog.n_items:,} items, none of the "
-                f"{len(candidates)} given is. Pass raw item ids, or leave `candidates` out to choose from all."
-            )
-        return rows
-
-    def _items_left(self, seen: Rows, allowed: Rows | None) -> int:
-        if allowed is None:
-            return self.catalog.n_items - len(np.unique(seen))
-        return int((~np.isin(allowed, seen)).sum())
+        return SessionStore(self.model, self.catalog)
 
     @staticmethod
-    def _batches(users: list[int], lengths: list[int]) -> Iterator[list[int]]:
-        """Put users with histories of similar length together, so that little padding is encoded."""
+    def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Put users with histories of similar length together, so that little padding is encoded; skip empty ones."""
         batch: list[int] = []
-        for user in sorted(users, key=lengths.__getitem__):
+        for user in sorted((user for user, length in enumerate(lengths) if length), key=lengths.__getitem__):
             if batch and (len(batch) + 1) * lengths[user] > _POSITIONS_AT_ONCE:
                 yield batch
                 batch = []
@@ -205,20 +169,49 @@ class Recommender:
         if batch:
             yield batch
 
-    def _recommend_rows(
-        self, histories: list[Rows], top_k: int, exclude_seen: bool, allowed: Rows | None
-    ) -> tuple[list[list[int]], list[list[float]]]:
+    def _best(
+        self, histories: list[Rows], top_k: int, exclude_seen: bool, filters: Filters
+    ) -> list[list[Recommendation]]:
+        """Recommend to a batch of histories, none of them empty."""
         input_ids = torch.zeros(len(histories), max(map(len, histories)), dtype=torch.long)
         for row, history in zip(input_ids, histories, strict=True):
             row[: len(history)] = torch.from_numpy(history)
-        device = self.model.device
-        candidate_rows = None if allowed is None else torch.from_numpy(allowed).to(device)
-        rows, scores = self.model.recommend(
-            input_ids.to(device), top_k=top_k, exclude_seen=exclude_seen, candidate_rows=candidate_rows
-        )
-        return rows.tolist(), scores.tolist()
+        input_ids = input_ids.to(self.model.device)
+        states = self.model.query_states(input_ids)
+        excluded = torch.from_numpy(filters.excluded_rows).to(input_ids).expand(len(input_ids), -1)
+        if exclude_seen:
+            excluded = torch.cat([input_ids, excluded], dim=1)
+        rows, scores = self._search(states, top_k, excluded, filters.candidate_rows)
+        check_finite_scores(scores)
+        counts = (~torch.isneginf(scores)).sum(dim=1).tolist()
+        best = [
+            [values[:count] for values, count in zip(part.tolist(), counts, strict=True)] for part in (rows, scores)
+        ]
+        return describe_many(self.catalog, *best)
 
-    @cached_property
-    def _rows_by_popularity(self) -> Rows:
-        # Of equal counts, and where the catalog has none, the order of the rows: that of popularity when it was built.
-        return np.argsort(-self.catalog.counts, kind="stable") + 1
+    def _search(
+        self, states: Tensor, top_k: int, excluded: Tensor, candidate_rows: Rows | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and scores of the best items, `(b, top_k)` each; a score is `-inf` where no item is left."""
+        if self.index is None or candidate_rows is not None:
+            return self._score(states, top_k, excluded, candidate_rows)
+        rows, scores = self.index.search(states, top_k, excluded, self.effort)
+        # An index may overlook items that are left, or all of those that are allowed.
+        is_short = torch.isneginf(scores).any(dim=1)
+        if is_short.any():
+            rows[is_short], scores[is_short] = self._score(states[is_short], top_k, excluded[is_short], None)
+        return rows, scores
+
+    def _score(
+        self, states: Tensor, top_k: int, excluded: Tensor, candidate_rows: Rows | None
+    ) -> tuple[Tensor, Tensor]:
+        """Score the whole catalog, or the candidates; as `_search`, with fewer columns where candidates are fewer."""
+        items, bias = self.model.output_items()
+        if candidate_rows is None:
+            return top_k_items(states, items, top_k, bias, excluded)
+        # The padding row first, as in the whole catalog, so that it is masked here too.
+        chosen = torch.from_numpy(np.concatenate([[0], candidate_rows])).to(excluded)
+        items, bias = items[chosen], None if bias is None else bias[chosen]
+        excluded = torch.searchsorted(chosen, excluded) * torch.isin(excluded, chosen)
+        places, scores = top_k_items(states, items, top_k, bias, excluded)
+        return chosen[places], scores

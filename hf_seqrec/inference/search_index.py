@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from ..installing import install_hint
-from ..models.history_padding import right_padded
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 INDEX_FILE = "search_index.faiss"
@@ -132,6 +131,20 @@ class SearchIndex:
             )
         return cls(index, found, kind)
 
+    def check_model(self, model: SeqRecPreTrainedModel) -> None:
+        r"""
+        Check that the index is this model's.
+
+        Raises:
+            ValueError: if it was built from other item embeddings.
+        """
+        expected = fingerprint(model)
+        if self.fingerprint != expected:
+            raise ValueError(
+                f"`index` was built from other item embeddings ({self.fingerprint}) than `model` has ({expected}): it "
+                "would recommend the wrong items. Build one of this model with `SearchIndex.build`."
+            )
+
     def search(
         self,
         states: Tensor,
@@ -145,7 +158,7 @@ class SearchIndex:
         Where fewer are found, what is left has row 0 and score `-inf`.
 
         Args:
-            states (`torch.Tensor` of shape `(b, d)`): As [`history_states`] gives them.
+            states (`torch.Tensor` of shape `(b, d)`): As `model.query_states` gives them.
             top_k (`int`): How many items.
             excluded_rows (`torch.LongTensor` of shape `(b, s)`, *optional*): Rows that must not be found, padded with
                 0. So many more are searched for.
@@ -206,27 +219,13 @@ class SearchIndex:
         return faiss.SearchParametersIVF(nprobe=min(lists, self.faiss_index.nlist))
 
 
-@torch.no_grad()
 def history_states(
     model: SeqRecPreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""
-    Return the states `(b, d)` that score the next item of each history, and the rows `(b, l)` that are in it.
-
-    A model with positions sees the most recent items, as in `model.recommend`.
-    """
+    """Return `model.query_states` of each history, `(b, d)`, and the rows `(b, l)` that are in it, padded with 0."""
     if attention_mask is None:
         attention_mask = (input_ids != 0).long()
-    padding = right_padded(attention_mask)
-    seen = padding.gather(input_ids).masked_fill(padding.attention_mask == 0, 0)
-    history, mask = model._most_recent(seen, padding.attention_mask, model.config.max_position_embeddings)
-    was_training = model.training
-    model.eval()
-    try:
-        output = model(history, mask, output_logits=False, only_last=True)
-    finally:
-        model.train(was_training)
-    return output.last_hidden_state[:, 0], seen
+    return model.query_states(input_ids, attention_mask), input_ids.masked_fill(attention_mask == 0, 0)
 
 
 def recall(found: Tensor, exact: Tensor) -> float:

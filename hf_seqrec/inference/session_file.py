@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..data.catalog import Catalog
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
-if TYPE_CHECKING:
-    from .recommender import Recommender
-
-_FORMAT = "hf_seqrec.inference.sessions 1"
+# With another number, the states of the models are stored differently.
+_FORMAT = "hf_seqrec sessions 2"
 # Fields of a configuration that say nothing about what a model computes.
 _NOT_THE_NETWORK = ("transformers_version", "auto_map", "architectures", "use_cache", "dtype", "_name_or_path")
 
@@ -33,15 +32,42 @@ def model_fingerprint(model: SeqRecPreTrainedModel) -> str:
     return _checksum(model.state_dict(), fields)
 
 
+class Fingerprints(NamedTuple):
+    r"""
+    Which model and catalog sessions belong to.
+
+    Fields:
+        model_type (`str`): Such as `"gru4rec"`.
+        model (`str`): See [`model_fingerprint`].
+        revision (`str`): Commit on the Hub that the model came from, or empty.
+        catalog (`str`): `catalog.fingerprint()`.
+    """
+
+    model_type: str
+    model: str
+    revision: str
+    catalog: str
+
+    @classmethod
+    def compute(cls, model: SeqRecPreTrainedModel, catalog: Catalog) -> "Fingerprints":
+        """Hash a model and its catalog."""
+        return cls(
+            model_type=model.config.model_type,
+            model=model_fingerprint(model),
+            revision=getattr(model.config, "_commit_hash", None) or "",
+            catalog=catalog.fingerprint(),
+        )
+
+
 def write_sessions(
-    path: str | Path, recommender: "Recommender", users: list[str], tensors: dict[str, Tensor], seen_limit: int | None
+    path: str | Path, fingerprints: Fingerprints, users: list[str], tensors: dict[str, Tensor], seen_limit: int | None
 ) -> None:
     r"""
     Write the tensors of all users, whole or not at all.
 
     Args:
         path (`str`): The file; its folder must exist.
-        recommender ([`Recommender`]): The sessions' model and catalog.
+        fingerprints ([`Fingerprints`]): Those of the sessions' model and catalog.
         users (`list[str]`): Their ids, the least recently used first.
         tensors (`dict[str, torch.Tensor]`): `(len(users), ...)` each.
         seen_limit (`int`, *optional*): What the [`SessionStore`] was made with.
@@ -49,7 +75,7 @@ def write_sessions(
     # Ids are a tensor, because safetensors' header is limited in size.
     ids = torch.from_numpy(np.frombuffer(json.dumps(users).encode(), dtype=np.uint8).copy())
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()} | {"users": ids}
-    metadata = {"format": _FORMAT, **_belongs_to(recommender), "seen_limit": json.dumps(seen_limit)}
+    metadata = {"format": _FORMAT, **fingerprints._asdict(), "seen_limit": json.dumps(seen_limit)}
     metadata["checksum"] = _checksum(tensors, metadata)
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -63,10 +89,15 @@ def write_sessions(
 
 
 def read_sessions(
-    path: str | Path, recommender: "Recommender", seen_limit: int | None
+    path: str | Path, fingerprints: Fingerprints, seen_limit: int | None
 ) -> tuple[list[str], dict[str, Tensor]]:
     r"""
     Read what `write_sessions` has written: the users' ids, and the tensors.
+
+    Args:
+        path (`str`): The file.
+        fingerprints ([`Fingerprints`]): Those of the model and the catalog that shall go on with the sessions.
+        seen_limit (`int`, *optional*): What the [`SessionStore`] was made with.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -83,7 +114,7 @@ def read_sessions(
                     f"{path} is no file of sessions of this version: its format is {metadata.get('format')!r}, "
                     f"expected {_FORMAT!r}. Pass what `SessionStore.save` has written."
                 )
-            _check_belongs(path, metadata, recommender, seen_limit)
+            _check_belongs(path, metadata, fingerprints, seen_limit)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except SafetensorError as error:
         raise ValueError(
@@ -100,19 +131,10 @@ def read_sessions(
     return users, tensors
 
 
-def _belongs_to(recommender: "Recommender") -> dict[str, str]:
-    return {
-        "model_type": recommender.model.config.model_type,
-        "model": model_fingerprint(recommender.model),
-        "revision": getattr(recommender.model.config, "_commit_hash", None) or "",
-        "catalog": recommender.catalog.fingerprint(),
-    }
-
-
 def _check_belongs(
-    path: str | Path, metadata: dict[str, str], recommender: "Recommender", seen_limit: int | None
+    path: str | Path, metadata: dict[str, str], fingerprints: Fingerprints, seen_limit: int | None
 ) -> None:
-    expected = _belongs_to(recommender)
+    expected = fingerprints._asdict()
     for name, what in (
         ("model_type", "another type of model"),
         ("model", "other weights"),

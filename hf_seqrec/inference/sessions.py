@@ -15,7 +15,7 @@ user or of a thousand is one call of the model. The scores are those of the whol
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,11 +24,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ..data.catalog import Catalog, check_catalog_fits
 from ..models.history_cache import HistoryCache
 from ..models.history_context import HistoryContext
-from .recommendation import Answer, Recommendation, Rows, warn_of
-from .recommender import Recommender
-from .session_file import read_sessions, write_sessions
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from .checks import check_finite_scores, check_finite_weights
+from .filters import Filters, make_filters, most_popular
+from .raw_ids import raw_ids
+from .recommendation import (
+    Answer,
+    Recommendation,
+    Rows,
+    check_top_k,
+    describe_many,
+    warn_about,
+    warn_about_unknown_items,
+)
+from .session_file import Fingerprints, read_sessions, write_sessions
 from .session_state import NewEvents, _index, _resized, is_ragged, new_user_arrays
 
 # Padded positions that are encoded at once, and scores that are held at once: they bound the memory of a call.
@@ -44,26 +56,34 @@ class SessionStore:
     May be used from several threads, which take turns.
 
     Args:
-        recommender ([`Recommender`]): Model and catalog.
+        model ([`SeqRecPreTrainedModel`]): Is put into evaluation mode.
+        catalog ([`Catalog`]): The one that the model was trained with.
         max_users (`int`, *optional*, defaults to 10,000): How many sessions are kept. Memory is taken as they come, at
             most twice `bytes_per_user` for each.
         seen_limit (`int`, *optional*): Leave out of recommendations only a user's last `seen_limit` items, at 4 bytes
             each. By default all that a user ever had: one bit for each item of the catalog, whatever the history.
 
     Raises:
-        ValueError: if the model carries no state.
+        ValueError: if the model carries no state, the catalog is not the model's, or a weight is NaN or infinite.
 
     Example:
 
     ```python
-    >>> store = SessionStore(Recommender.from_pretrained("runs/ml-1m"))
+    >>> store = SessionStore(*load_checkpoint("runs/ml-1m"))
     >>> store.add_many(["ann", "bob", "ann"], ["1193", "661", "914"])
     >>> ann, bob = store.recommend_many(["ann", "bob"])
     ```
     """
 
-    def __init__(self, recommender: Recommender, max_users: int = 10_000, seen_limit: int | None = None) -> None:
-        config = recommender.model.config
+    def __init__(
+        self,
+        model: SeqRecPreTrainedModel,
+        catalog: Catalog,
+        *,
+        max_users: int = 10_000,
+        seen_limit: int | None = None,
+    ) -> None:
+        config = model.config
         if config.stateless_because is not None:
             raise ValueError(
                 f"A session needs a model that carries state, but {config.stateless_because}. Use "
@@ -73,7 +93,10 @@ class SessionStore:
             raise ValueError(f"`max_users` must be at least 1, got {max_users}.")
         if seen_limit is not None and seen_limit < 0:
             raise ValueError(f"`seen_limit` must be at least 0, or None for all items, got {seen_limit}.")
-        self.recommender, self.max_users, self.seen_limit = recommender, max_users, seen_limit
+        check_catalog_fits(model.config, catalog)
+        check_finite_weights(model)
+        self.model, self.catalog = model.eval(), catalog
+        self.max_users, self.seen_limit = max_users, seen_limit
         self.evictions = 0
         self._lock = threading.RLock()
         # Models with positions encode their window again when it moves, so they need its items.
@@ -115,25 +138,26 @@ class SessionStore:
         """Return a user's session, to add to and recommend from; it begins with its first item."""
         return Session(self, user)
 
-    def add_many(self, users: Sequence[str], item_ids: Sequence[str | int]) -> int:
+    def add_many(self, users: Sequence[str], item_ids: Iterable[str | int]) -> int:
         r"""
         Add one event for each pair of user and raw item id, in their order, and return how many items were unknown.
 
         Unknown items are left out, with a warning that counts them. A user may come more than once.
         """
+        item_ids = raw_ids(item_ids, "item_ids")
         if len(users) != len(item_ids):
             raise ValueError(
                 f"`users` and `item_ids` must be pairs, got {len(users)} users and {len(item_ids)} items. Repeat a "
                 "user for each of its items."
             )
-        rows = self.recommender.catalog.rows_of(item_ids)
+        rows = self.catalog.rows_of(item_ids)
         of_users: dict[str, list[int]] = {}
         for user, row in zip(users, rows.tolist(), strict=True):
             if row:
                 of_users.setdefault(user, []).append(row)
         self.add_rows({user: np.asarray(rows_of_user) for user, rows_of_user in of_users.items()})
         unknown = int((rows == 0).sum())
-        warn_of(unknown, len(item_ids), is_popularity=False)
+        warn_about_unknown_items(unknown, len(item_ids))
         return unknown
 
     @torch.inference_mode()
@@ -191,7 +215,7 @@ class SessionStore:
 
     def _encode(self, histories: list[Rows], before: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Encode new items from the states before them: the states after them, and those that predict, `(b, d)`."""
-        model = self.recommender.model
+        model = self.model
         input_ids = torch.zeros(len(histories), max(map(len, histories)), dtype=torch.long)
         for row, history in zip(input_ids, histories, strict=True):
             row[: len(history)] = torch.from_numpy(history)
@@ -245,33 +269,51 @@ class SessionStore:
         assert self._window is not None  # models with attention have positions
         return part.new_zeros(len(part), part.shape[1], self._window, part.shape[3])
 
-    def recommend_many(self, users: Sequence[str], top_k: int = 10, exclude_seen: bool = True) -> list[Answer]:
+    def recommend_many(
+        self,
+        users: Sequence[str],
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Iterable[str | int] | None = None,
+        exclude: Iterable[str | int] | None = None,
+    ) -> list[Answer]:
         r"""
         Recommend to each user from its session: `top_k` items, or fewer where fewer are left.
 
-        A user without a session gets the most popular items, and [`Answer.is_popularity`] says so.
+        A user without a session gets the most popular items, and [`Answer.source`] says so.
+
+        Args:
+            users (`list[str]`): Their ids.
+            top_k (`int`, *optional*, defaults to 10): How many items.
+            exclude_seen (`bool`, *optional*, defaults to `True`): Leave out the session's items, see `seen_limit`.
+            candidates (`list[str | int]`, *optional*): Recommend only from these raw ids.
+            exclude (`list[str | int]`, *optional*): Never recommend these raw ids.
 
         Raises:
-            ValueError: if `top_k` is not in 1..n_items.
+            TypeError: if `candidates` or `exclude` is no list of raw ids, or `top_k` no integer.
+            ValueError: if `top_k` is not in 1..n_items, the catalog has none of the candidates, or scores are NaN.
         """
-        self.recommender.check_top_k(top_k)
+        check_top_k(top_k, self.catalog.n_items)
+        filters = make_filters(self.catalog, candidates, exclude)
         with self._lock:
             known = [user for user in users if user in self._slots]
             slots = [self._slots[user] for user in known]
             for user in known:
                 self._slots.move_to_end(user)
-            step = max(1, _SCORES_AT_ONCE // (self.recommender.catalog.n_items + 1))
+            step = max(1, _SCORES_AT_ONCE // (self.catalog.n_items + 1))
             parts = [slots[start : start + step] for start in range(0, len(slots), step)]
-            best = [found for part in parts for found in self._best(part, top_k, exclude_seen)]
-        answers = dict(zip(known, best, strict=True))
+            best = [found for part in parts for found in self._best(part, top_k, exclude_seen, filters)]
+        found = dict(zip(known, best, strict=True))
+        unknown = filters.unknown_candidates
+        answers = {user: Answer(items, 0, "model", unknown) for user, items in found.items()}
         popular: list[Recommendation] = []
         if len(answers) < len(set(users)):
-            popular = self.recommender.most_popular(top_k)
-        return [Answer(answers.get(user, popular), 0, is_popularity=user not in answers) for user in users]
+            popular = most_popular(self.catalog, top_k, filters)
+        return [answers.get(user, Answer(popular, 0, "popularity", unknown)) for user in users]
 
     @torch.inference_mode()
-    def _best(self, slots: list[int], top_k: int, exclude_seen: bool) -> list[list[Recommendation]]:
-        items, bias = self.recommender.model.output_items()
+    def _best(self, slots: list[int], top_k: int, exclude_seen: bool, filters: Filters) -> list[list[Recommendation]]:
+        items, bias = self.model.output_items()
         queries = self._queries[_index(slots)]
         scores = linear(queries, items.to(queries.dtype)).float()  # [b, v]
         if bias is not None:
@@ -279,9 +321,17 @@ class SessionStore:
         scores[:, 0] = -torch.inf
         if exclude_seen:
             self._users.mask(scores, slots, self.seen_limit)
+        if filters.candidate_rows is not None:
+            is_other = torch.ones(scores.shape[1], dtype=torch.bool)
+            is_other[torch.from_numpy(filters.candidate_rows)] = False
+            scores.masked_fill_(is_other.to(scores.device), -torch.inf)
+        if len(filters.excluded_rows):
+            scores[:, torch.from_numpy(filters.excluded_rows).to(scores.device)] = -torch.inf
         best, rows = scores.topk(top_k)
+        check_finite_scores(best)
         left = (~torch.isneginf(best)).sum(dim=1).tolist()
-        return self.recommender.describe_many(
+        return describe_many(
+            self.catalog,
             [part[:n] for part, n in zip(rows.tolist(), left, strict=True)],
             [part[:n] for part, n in zip(best.tolist(), left, strict=True)],
         )
@@ -308,7 +358,8 @@ class SessionStore:
             tensors = {f"state.{name}": part[slots] for name, part in self._states.items()}
             tensors["queries"] = self._queries[slots]
             tensors |= {name: torch.from_numpy(values[slots]) for name, values in self._users.by_name.items()}
-            write_sessions(path, self.recommender, list(self._slots), tensors, self.seen_limit)
+            fingerprints = Fingerprints.compute(self.model, self.catalog)
+            write_sessions(path, fingerprints, list(self._slots), tensors, self.seen_limit)
 
     @torch.inference_mode()
     def restore(self, path: str | Path) -> None:
@@ -322,7 +373,7 @@ class SessionStore:
             ValueError: if the file is no session file, is cut short or altered, belongs to another model, other
                 weights or another catalog, or was saved with another `seen_limit`. The sessions stay as they were.
         """
-        users, tensors = read_sessions(path, self.recommender, self.seen_limit)
+        users, tensors = read_sessions(path, Fingerprints.compute(self.model, self.catalog), self.seen_limit)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != self._shapes(len(users)):
             raise ValueError(f"{path} has not the tensors that the states of this model are. Save the sessions again.")
@@ -380,27 +431,32 @@ class Session:
         """Add the item that the user had next; whether the catalog has it. If not, a warning says so."""
         return self.extend([item_id]) == 0
 
-    def extend(self, item_ids: Sequence[str | int]) -> int:
+    def extend(self, item_ids: Iterable[str | int]) -> int:
         """Add items, oldest first, and return how many were unknown: left out, with a warning that counts them."""
         self._check_not_evicted()
-        rows, unknown = self.store.recommender.catalog.encode_known(item_ids)
+        item_ids = raw_ids(item_ids, "item_ids")
+        rows, unknown = self.store.catalog.encode_known(item_ids)
         self.store.add_rows({self.user: rows})
         self._is_begun = self._is_begun or len(rows) > 0
-        warn_of(unknown, len(item_ids), is_popularity=False)
+        warn_about_unknown_items(unknown, len(item_ids))
         return unknown
 
-    def recommend(self, top_k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+    def recommend(
+        self,
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Iterable[str | int] | None = None,
+        exclude: Iterable[str | int] | None = None,
+    ) -> list[Recommendation]:
         r"""
-        Recommend what comes next, best first: `top_k` items, or fewer where fewer are left.
+        Recommend what comes next, best first, with the arguments of [`SessionStore.recommend_many`].
 
         Before the first item, the most popular ones, with a warning.
-
-        Raises:
-            ValueError: if `top_k` is not in 1..n_items.
         """
         self._check_not_evicted()
-        answer = self.store.recommend_many([self.user], top_k, exclude_seen)[0]
-        warn_of(0, 0, answer.is_popularity)
+        candidates = None if candidates is None else raw_ids(candidates, "candidates")
+        answer = self.store.recommend_many([self.user], top_k, exclude_seen, candidates, exclude)[0]
+        warn_about(answer, 0, len(candidates or []))
         return answer.recommendations
 
     def end(self) -> None:

@@ -1,5 +1,6 @@
 """Configuration of ResidualMamba."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -38,9 +39,9 @@ class ResidualMambaConfig(StateSpaceConfig):
     fewest_hidden_layers = 0
 
     num_hidden_layers: int = 2
-    position_dropout_prob: float = 0.3
+    position_dropout_prob: int | float = field(default=0.3, metadata={"free_in_fine_tuning": True})
     # Of Mamba's own stack of blocks.
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: int | float = 1e-5
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

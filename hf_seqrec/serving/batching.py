@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..inference.recommendation import Answer, Rows
+from ..inference.recommendation import Answer, Rows, check_top_k
 from ..inference.recommender import Recommender
 from ..inference.sessions import SessionStore
 
@@ -30,6 +30,7 @@ class RecommendHistory:
     top_k: int = 10
     exclude_seen: bool = True
     candidates: ItemIds | None = None
+    exclude: ItemIds | None = None
     done: "Future[Answer]" = field(default_factory=Future)
 
 
@@ -138,7 +139,7 @@ class ModelThread:
         # Here, so that it fails alone and not with its whole batch.
         top_k = getattr(job, "top_k", None)
         if top_k is not None:
-            self.recommender.check_top_k(top_k)
+            check_top_k(top_k, self.recommender.catalog.n_items)
         if self._is_stopping:
             raise OverloadedError("The server is shutting down.")
         if self.waiting >= self.max_waiting:
@@ -175,9 +176,9 @@ class ModelThread:
         for _, group in _grouped(asking, lambda job: job.exclude_seen):
             self._finish(group, self._recommend_sessions)
         from_history = [job for job in batch if isinstance(job, RecommendHistory)]
-        for _, group in _grouped(from_history, lambda job: (job.exclude_seen, job.candidates is None)):
-            # Every list of candidates is another catalog.
-            for together in [group] if group[0].candidates is None else [[job] for job in group]:
+        # Whoever has candidates or excluded items of their own has a call of their own.
+        for (_, is_filtered), group in _grouped(from_history, lambda job: (job.exclude_seen, _is_filtered(job))):
+            for together in [[job] for job in group] if is_filtered else [group]:
                 self._finish(together, self._recommend_histories)
         self._finish([job for job in batch if isinstance(job, EndSession)], self._end)
 
@@ -224,7 +225,9 @@ class ModelThread:
     def _recommend_histories(self, jobs: list[RecommendHistory]) -> list[Answer]:
         top_k, first = max(job.top_k for job in jobs), jobs[0]
         histories = [job.history for job in jobs]
-        answers = self.recommender.recommend_many(histories, top_k, first.exclude_seen, first.candidates)
+        answers = self.recommender.recommend_many(
+            histories, top_k, first.exclude_seen, first.candidates, first.exclude
+        )
         return [_first(answer, job.top_k) for job, answer in zip(jobs, answers, strict=True)]
 
     def _end(self, jobs: list[EndSession]) -> list[bool]:
@@ -234,6 +237,10 @@ class ModelThread:
     def _sessions(self) -> SessionStore:
         assert self.store is not None  # who submits jobs about sessions has one
         return self.store
+
+
+def _is_filtered(job: RecommendHistory) -> bool:
+    return job.candidates is not None or bool(job.exclude)
 
 
 def _first(answer: Answer, top_k: int | None) -> Answer:

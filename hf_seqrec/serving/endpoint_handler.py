@@ -5,12 +5,13 @@ The handler of a Hugging Face Inference Endpoint: travels in a model's repositor
 request and its answer, or lists of both:
 
     {"inputs": {"history": ["1193", "661"]}, "parameters": {"top_k": 1}}
-    {"recommendations": [{"item_id": "914", "score": 7.2, "title": "My Fair Lady"}], "unknown_items": 0,
-     "source": "model"}
+    {"recommendations": [{"item_id": "914", "score": 7.2, "title": "My Fair Lady"}], "source": "model",
+     "unknown_items": 0, "unknown_candidates": 0}
 
 `source` is "popularity" where the catalog has no item of the history.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class EndpointHandler:
 
         Args:
             data (`dict`): `inputs`: `{"history": [raw ids, oldest first]}`, or a list of these. `parameters`,
-                *optional*: `top_k` (10), `exclude_seen` (true), `candidates` (raw ids; all items).
+                *optional*: `top_k` (10), `exclude_seen` (true), `candidates` (raw ids; all items), `exclude` (raw
+                ids that are never recommended; none).
 
         Raises:
             ValueError: if the request is none of these, or asks for too much; the endpoint answers 400 with it.
@@ -63,28 +65,42 @@ class EndpointHandler:
         try:
             options = _Options(**parameters)
         except TypeError as error:
-            raise ValueError(f"`parameters` must be top_k, exclude_seen, candidates, got {parameters!r}.") from error
+            raise ValueError(
+                f"`parameters` must be top_k, exclude_seen, candidates, exclude, got {parameters!r:.100}."
+            ) from error
         if not 1 <= options.top_k <= len(self.item_ids):
             raise ValueError(f"`top_k` must be between 1 and the {len(self.item_ids)} items, got {options.top_k}.")
-        candidates = None if options.candidates is None else self._rows(options.candidates)[0]
-        if candidates == []:
-            raise ValueError("`candidates` must be items of this model's catalog, none of those given is.")
+        allowed, unknown_candidates = self._allowed(options)
         if not isinstance(inputs, list):
-            return self._recommend(inputs, options, candidates)
+            return self._recommend(inputs, options, allowed) | {"unknown_candidates": unknown_candidates}
         if len(inputs) > MOST_HISTORIES:
             raise ValueError(f"`inputs` must be at most {MOST_HISTORIES} histories, got {len(inputs)}. Send fewer.")
-        return [self._recommend(history, options, candidates) for history in inputs]
+        return [
+            self._recommend(history, options, allowed) | {"unknown_candidates": unknown_candidates}
+            for history in inputs
+        ]
 
-    def _recommend(self, inputs: Any, options: "_Options", candidates: list[int] | None) -> dict[str, Any]:
+    def _allowed(self, options: "_Options") -> tuple[set[int] | None, int]:
+        """Return the rows that may be recommended, `None` for all, and how many candidates are unknown."""
+        excluded = set(self._rows(options.exclude or [])[0])
+        if options.candidates is None:
+            return set(self.row_of.values()) - excluded if excluded else None, 0
+        rows, unknown = self._rows(options.candidates)
+        if not rows:
+            raise ValueError("`candidates` must be items of this model's catalog, none of those given is.")
+        return set(rows) - excluded, unknown
+
+    def _recommend(self, inputs: Any, options: "_Options", allowed: set[int] | None) -> dict[str, Any]:
         if not isinstance(inputs, dict) or inputs.keys() != {"history"}:
             raise ValueError(
                 f'`inputs` must be {{"history": [raw item ids]}} or a list of these, got {inputs!r:.100}.'
             )
         rows, unknown = self._rows(inputs["history"])
-        allowed = set(self.row_of.values() if candidates is None else candidates)
-        left = min(options.top_k, len(allowed - set(rows) if options.exclude_seen else allowed))
+        n_allowed = len(self.item_ids) if allowed is None else len(allowed)
+        seen = set(rows) if options.exclude_seen else set()
+        left = min(options.top_k, n_allowed - len(seen if allowed is None else seen & allowed))
         if not rows:
-            best = [row for row in self.by_popularity if row in allowed][: options.top_k]
+            best = [row for row in self.by_popularity if allowed is None or row in allowed][: options.top_k]
             scores = [float(self.counts[row - 1]) for row in best]
         elif left == 0:
             best, scores = [], []
@@ -94,16 +110,21 @@ class EndpointHandler:
                 torch.tensor([rows], device=device),
                 top_k=left,
                 exclude_seen=options.exclude_seen,
-                candidate_rows=None if candidates is None else torch.tensor(candidates, device=device),
+                candidate_rows=None if allowed is None else torch.tensor(sorted(allowed), device=device),
             )
             best, scores = (part[0].tolist() for part in found)
+            if not all(map(math.isfinite, scores)):
+                raise ValueError(
+                    "The scores of this history are NaN or infinite, so nothing can be recommended. The weights are "
+                    "damaged or the training diverged: check the loss and lower the learning rate."
+                )
         return {
             "recommendations": [
                 {"item_id": self.item_ids[row - 1], "score": score, "title": self.titles[row - 1]}
                 for row, score in zip(best, scores, strict=True)
             ],
-            "unknown_items": unknown,
             "source": "model" if rows else "popularity",
+            "unknown_items": unknown,
         }
 
     def _rows(self, item_ids: Any) -> tuple[list[int], int]:
@@ -116,7 +137,13 @@ class EndpointHandler:
 
 
 class _Options:
-    def __init__(self, top_k: int = 10, exclude_seen: bool = True, candidates: list[str | int] | None = None) -> None:
-        if not isinstance(top_k, int) or not isinstance(exclude_seen, bool):
+    def __init__(
+        self,
+        top_k: int = 10,
+        exclude_seen: bool = True,
+        candidates: list[str | int] | None = None,
+        exclude: list[str | int] | None = None,
+    ) -> None:
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or not isinstance(exclude_seen, bool):
             raise TypeError
-        self.top_k, self.exclude_seen, self.candidates = top_k, exclude_seen, candidates
+        self.top_k, self.exclude_seen, self.candidates, self.exclude = top_k, exclude_seen, candidates, exclude

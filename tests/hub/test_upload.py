@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 
 import hf_seqrec.hub.upload
 from hf_seqrec.checkpoints.card import write_model_card
-from hf_seqrec.hub.push import main as push
+from hf_seqrec.cli.push import main as push
 from hf_seqrec.hub.push import push_checkpoint
 from hf_seqrec.ingest.synthetic import build_synthetic
 from tests.checkpoints.test_card import RESULTS
@@ -115,7 +115,7 @@ def checkpoint(tmp_path_factory):
 def hub(checkpoint, tmp_path_factory):
     """Start a Hub to which a checkpoint was pushed by a process that was killed, and then by one that was not."""
     folder = tmp_path_factory.mktemp("hub")
-    command = [sys.executable, "-m", "hf_seqrec.hub.push", str(checkpoint), "org/walks"]
+    command = [sys.executable, "-m", "hf_seqrec", "push", str(checkpoint), "org/walks"]
     with HubServer() as server, pytest.MonkeyPatch.context() as patch:
         environment = server.environment(folder / "cache", TOKEN)
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -2,11 +2,15 @@ import json
 import subprocess
 import sys
 
+import datasets
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from huggingface_hub import HfApi
 from transformers import AutoModel, BertConfig, BertModel, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_seqrec.data.catalog import Catalog
 from tests.helpers import small_model
@@ -50,7 +54,8 @@ class TestAnswers:
     def test_have_titles_and_metadata(self, recommend):
         for item in recommend(HISTORIES[0], top_k=9):
             row = int(item["item_id"].removeprefix("id-"))
-            assert list(item) == ["item_id", "score", "title", "genre", "recommended_by"]
+            assert list(item) == ["item_id", "score", "title", "genre", "source", "recommended_by"]
+            assert item["source"] == "model"
             assert item["title"] == f"Item {row}"
             assert item["genre"] == ("odd" if row % 2 else "even")
             assert item["recommended_by"] == "model"
@@ -66,6 +71,9 @@ class TestAnswers:
             [np.array(history) for history in HISTORIES],
         ):
             assert [ids(answer) for answer in recommend(same)] == [ids(answer) for answer in batch]
+        for make in (pd.Series, pa.array):
+            assert ids(recommend(make(HISTORIES[0]))) == ids(one)
+            assert [ids(answer) for answer in recommend(make(HISTORIES))] == [ids(answer) for answer in batch]
         # Integers are raw ids too.
         numbers = Catalog.from_items([str(row) for row in range(1, 13)])
         of_numbers = pipeline("sequential-recommendation", model=small_model(13), catalog=numbers, device="cpu")
@@ -90,6 +98,12 @@ class TestAnswers:
         assert read == [0, 1]
         assert len(list(answers)) == 4
 
+    def test_datasets(self, recommend):
+        expected = [ids(answer) for answer in recommend(HISTORIES)]
+        dataset = datasets.Dataset.from_dict({"history": HISTORIES})
+        for inputs in (dataset, KeyDataset(dataset, "history"), dataset["history"]):
+            assert [ids(answer) for answer in recommend(inputs, batch_size=2)] == expected
+
     def test_seen_items_on_request(self, recommend):
         assert set(ids(recommend(HISTORIES[0], top_k=12, exclude_seen=False))) == set(CATALOG.item_ids.to_pylist())
         assert not set(ids(recommend(HISTORIES[0], top_k=12))) & set(HISTORIES[0])
@@ -100,6 +114,14 @@ class TestAnswers:
         answers = recommend(own, candidates=["id-6", "id-8"])
         assert ids(answers[0]) == ["id-1"]
         assert set(ids(answers[1])) == {"id-6", "id-8"}
+
+    def test_excluded_items(self, recommend):
+        everything = ids(recommend(HISTORIES[0], top_k=12))
+        found = ids(recommend(HISTORIES[0], top_k=12, exclude=["id-7", "x"]))
+        assert found == [item_id for item_id in everything if item_id != "id-7"]
+        own = [{"history": HISTORIES[0], "exclude": ["id-1"]}, {"history": HISTORIES[0]}]
+        first, second = (set(everything) - set(ids(answer)) for answer in recommend(own, top_k=12, exclude=["id-7"]))
+        assert (first, second) == ({"id-1"}, {"id-7"})
 
     def test_options_of_the_pipeline(self, folder):
         recommend = pipeline("sequential-recommendation", model=folder, device="cpu", top_k=2, batch_size=2)
@@ -204,7 +226,12 @@ class TestMaking:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["id-3", 3, None, [["id-3", 1.5]], [["id-3"], None], {"items": ["id-3"]}, [{"history": "id-3"}]]
+    "wrong",
+    [
+        *("id-3", 3, None, [["id-3", 1.5]], [["id-3"], None], {"items": ["id-3"]}, [{"history": "id-3"}]),
+        *(["id-3", None], [None], np.array([3.0]), pd.Series([3.0]), {"history": None}),
+    ],
+    ids=repr,
 )
 def test_what_are_no_histories(recommend, wrong):
     with pytest.raises(TypeError, match=r"must (be a list of raw item ids|have a `history`)"):
@@ -216,5 +243,7 @@ def test_options_that_there_are_not(recommend):
         recommend(HISTORIES[0], k=3)
     with pytest.raises(ValueError, match="`top_k` must be between 1 and the catalog's 12 items, got 13"):
         recommend(HISTORIES[0], top_k=13)
+    with pytest.raises(TypeError, match="`top_k` must be an integer, got '5'"):
+        recommend(HISTORIES[0], top_k="5")
     with pytest.raises(TypeError, match="`inputs` must be one argument, got 2"):
         recommend(HISTORIES[0], HISTORIES[1])

@@ -1,10 +1,13 @@
 """Raw ids in, raw ids out: against the model's own scores, and what is said where something was left out."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
-from hf_seqrec import Catalog
+from hf_seqrec import Catalog, SessionStore
+from hf_seqrec.inference.checks import NonFiniteScoresError
 from hf_seqrec.inference.recommender import Recommender
 from tests.helpers import small_model, walks
 
@@ -22,8 +25,7 @@ def recommender():
 @pytest.fixture
 def messages(monkeypatch):
     said: list[str] = []
-    for module in ("recommendation", "recommender"):
-        monkeypatch.setattr(f"hf_seqrec.inference.{module}.logger.warning", said.append)
+    monkeypatch.setattr("hf_seqrec.inference.recommendation.logger.warning", said.append)
     return said
 
 
@@ -127,3 +129,128 @@ def test_from_a_folder(tmp_path):
     recommender = Recommender.from_pretrained(tmp_path)
     assert not recommender.model.training
     assert recommender.recommend(["id-3"], top_k=1)[0].item_id != "id-3"
+
+
+def test_excluded_items(recommender, messages):
+    everything = recommender.recommend(["id-3"], top_k=12)
+    found = recommender.recommend(["id-3"], top_k=12, exclude=["id-7", "id-1", "x"])
+    assert found == [best for best in everything if best.item_id not in ("id-7", "id-1")]
+    assert not messages
+    seen_too = recommender.recommend(["id-3"], top_k=12, exclude_seen=False, exclude=["id-7"])
+    assert {best.item_id for best in seen_too} == {f"id-{row}" for row in range(1, 13)} - {"id-7"}
+    popular = recommender.recommend([], top_k=2, exclude=["id-2"])
+    assert [best.item_id for best in popular] == ["id-3", "id-1"]
+
+
+def test_unknown_candidates_are_counted(recommender):
+    for history in (["id-3"], []):
+        (answer,) = recommender.recommend_many([history], candidates=["id-7", "x", "y"])
+        assert answer.unknown_candidates == 2
+        assert [best.item_id for best in answer.recommendations] == ["id-7"]
+
+
+class TestHistories:
+    @pytest.mark.parametrize(
+        "make",
+        [tuple, iter, np.array, pd.Series, pa.array, lambda ids: pa.chunked_array([ids[:1], ids[1:]])],
+        ids=["tuple", "generator", "numpy", "pandas", "pyarrow", "pyarrow in chunks"],
+    )
+    def test_in_every_form(self, recommender, make):
+        ids = ["id-3", "id-5"]
+        expected = recommender.recommend(ids)
+        assert recommender.recommend(make(ids)) == expected
+        filters = {"candidates": ["id-1", "id-2"], "exclude": ["id-2", "id-4"]}
+        in_this_form = {name: make(values) for name, values in filters.items()}
+        assert recommender.recommend(ids, **in_this_form) == recommender.recommend(ids, **filters)
+
+    @pytest.mark.parametrize(
+        "make",
+        [np.array, pa.array, pd.Series, iter, lambda lists: (np.array(ids) for ids in lists)],
+        ids=["numpy", "pyarrow", "pandas", "generator", "generator of numpy"],
+    )
+    def test_many_in_every_form(self, recommender, make):
+        lists = [["id-3", "id-5"], ["id-1", "id-4"]]
+        assert recommender.recommend_many(make(lists)) == recommender.recommend_many(lists)
+
+    @pytest.mark.parametrize("make", [np.array, pd.Series, pa.array])
+    def test_integers(self, make):
+        recommender = Recommender(small_model(13), Catalog.from_items([str(row) for row in range(1, 13)]))
+        assert recommender.recommend(make([3, 5])) == recommender.recommend(["3", "5"])
+
+    @pytest.mark.parametrize(
+        ("history", "found"),
+        [
+            ("1193", r"got '1193'"),
+            (1193, r"got 1193"),
+            (None, r"got None"),
+            ({"id-3": 1}, r"got \{'id-3': 1\}"),
+            (["id-3", None], r"got None of type NoneType at position 1"),
+            ([3.0, 5.0], r"got 3.0 of type float at position 0"),
+            (np.array([3.0]), r"got 3.0 of type float at position 0"),
+            (pd.Series(["id-3", None]), r"of type \w+ at position 1"),
+            (pa.array(["id-3", None]), r"got None of type NoneType at position 1"),
+            ([True], r"got True of type bool at position 0"),
+            ([["id-3"]], r"got \['id-3'\] of type list at position 0"),
+        ],
+    )
+    def test_that_are_none(self, recommender, history, found):
+        with pytest.raises(TypeError, match=rf"`history` must be a list of raw item ids.*{found}"):
+            recommender.recommend(history)
+        with pytest.raises(TypeError, match=rf"`histories\[1\]` must be a list of raw item ids.*{found}"):
+            recommender.recommend_many([["id-3"], history])
+        if history is not None:
+            with pytest.raises(TypeError, match=rf"`exclude` must be a list of raw item ids.*{found}"):
+                recommender.recommend(["id-3"], exclude=history)
+
+    def test_one_text_for_all(self, recommender):
+        with pytest.raises(TypeError, match="`histories` must be a list of histories, got 'id-3'"):
+            recommender.recommend_many("id-3")
+
+
+@pytest.mark.parametrize("top_k", ["5", 5.0, None, True])
+def test_top_k_that_is_no_integer(recommender, top_k):
+    with pytest.raises(TypeError, match=r"`top_k` must be an integer, got"):
+        recommender.recommend(["id-3"], top_k=top_k)
+    assert len(recommender.recommend(["id-3"], top_k=np.int64(5))) == 5
+
+
+class TestDamagedModels:
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize("make", [Recommender, SessionStore])
+    def test_are_refused(self, value, make):
+        model = small_model(13)
+        with torch.no_grad():
+            model.item_embeddings.weight[7, 2] = value
+        message = (
+            r"1 weights of `model` in item_embeddings.weight are NaN or infinite, row 7 first.* training diverged"
+        )
+        with pytest.raises(ValueError, match=message):
+            make(model, walks().catalog)
+
+    def test_large_weights_are_none(self):
+        """Their sum is infinite, they are not."""
+        model = small_model(13)
+        with torch.no_grad():
+            model.item_embeddings.weight[1:].fill_(3e38)
+        Recommender(model, walks().catalog)
+
+    def test_scores_are_checked(self, recommender):
+        """The model may have trained on, and diverged, since."""
+        store = SessionStore(recommender.model, recommender.catalog)
+        store.session("ann").add("id-3")
+        with torch.no_grad():
+            recommender.model.item_embeddings.weight[7] = torch.nan
+        message = "The scores of 1 of the 1 users of this batch are NaN or infinite.*training diverged"
+        for recommend in (lambda: recommender.recommend(["id-3"]), lambda: store.recommend_many(["ann"])):
+            with pytest.raises(NonFiniteScoresError, match=message):
+                recommend()
+
+
+def test_a_catalog_in_another_order(recommender):
+    model, catalog = small_model(13), recommender.catalog
+    model.config.catalog_fingerprint = catalog.fingerprint()
+    Recommender(model, catalog)
+    reversed_ = Catalog.from_items(catalog.item_ids.to_pylist()[::-1])
+    for make in (Recommender, SessionStore):
+        with pytest.raises(ValueError, match=r"`catalog` is not the model's"):
+            make(model, reversed_)

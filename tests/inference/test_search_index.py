@@ -13,6 +13,7 @@ from hf_seqrec.models.item_scores import top_k_items
 pytest.importorskip("faiss", reason="needs the extra ann")
 
 from hf_seqrec.cli.index import main
+from hf_seqrec.inference.recommender import Recommender
 from hf_seqrec.inference.search_index import (
     INDEX_DESCRIPTION,
     INDEX_FILE,
@@ -153,3 +154,53 @@ def test_command_line_builds_beside_the_checkpoint_and_measures(tmp_path, capsys
     assert "recall@10 1.000 at effort 400" in printed
     assert json.loads((tmp_path / INDEX_DESCRIPTION).read_text())["n_items"] == N_ITEMS
     SearchIndex.load(tmp_path, model)
+
+
+class TestRecommender:
+    """Raw ids in and out through the index: what it finds, and where it does not find enough."""
+
+    CATALOG = Catalog.from_items([f"id-{row}" for row in range(1, N_ITEMS + 1)])
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_with_all_effort_the_answers_are_exact(self, kind):
+        model = model_of()
+        histories = [["id-3", "id-7"], ["x"], ["id-9"] * 30]
+        exact = Recommender(model, self.CATALOG)
+        indexed = Recommender(model, self.CATALOG, SearchIndex.build(model, kind), effort=ALL)
+        for filters in ({}, {"exclude_seen": False}, {"exclude": ["id-5", "id-6"]}, {"candidates": ["id-5", "id-6"]}):
+            for found, expected in zip(
+                indexed.recommend_many(histories, **filters), exact.recommend_many(histories, **filters), strict=True
+            ):
+                assert [best.item_id for best in found.recommendations] == [
+                    best.item_id for best in expected.recommendations
+                ]
+                assert found.source == expected.source
+
+    def test_where_the_index_finds_too_few_all_items_are_scored(self):
+        model = model_of()
+        index = SearchIndex.build(model, "ivf")
+        assert (index.search(torch.randn(1, 16), 200, effort=1)[0] == 0).any()
+        indexed = Recommender(model, self.CATALOG, index, effort=1)
+        found = indexed.recommend(["id-3"], top_k=200)
+        expected = Recommender(model, self.CATALOG).recommend(["id-3"], top_k=200)
+        assert [best.item_id for best in found] == [best.item_id for best in expected]
+
+    def test_the_index_is_searched(self, monkeypatch):
+        model = model_of()
+        indexed = Recommender(model, self.CATALOG, SearchIndex.build(model))
+        monkeypatch.setattr(indexed, "_score", lambda *_: 1 / 0)
+        assert len(indexed.recommend(["id-3"])) == 10
+
+    def test_from_a_folder(self, tmp_path):
+        model = model_of()
+        model.save_pretrained(tmp_path)
+        self.CATALOG.save(tmp_path)
+        with pytest.raises(FileNotFoundError, match="Build it with `hf-seqrec index`"):
+            Recommender.from_pretrained(tmp_path, index=True)
+        SearchIndex.build(model, "ivf").save(tmp_path)
+        assert Recommender.from_pretrained(tmp_path, index=True).index.kind == "ivf"
+        assert Recommender.from_pretrained(tmp_path).index is None
+
+    def test_the_index_of_another_model(self):
+        with pytest.raises(ValueError, match=r"`index` was built from other item embeddings"):
+            Recommender(model_of(), self.CATALOG, SearchIndex.build(model_of(seed=1)))

@@ -45,7 +45,7 @@ def gru():
 
 @pytest.fixture
 def store(gru):
-    return SessionStore(gru)
+    return SessionStore(gru.model, gru.catalog)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ class TestAgainstTheWholeHistory:
     def test_event_by_event(self, recommender):
         history = histories(1, longest=20, seed=4)["user-0"]
         assert len(history) > WINDOW + 2
-        session = SessionStore(recommender).session("ann")
+        session = SessionStore(recommender.model, recommender.catalog).session("ann")
         for n_events, item in enumerate(history, start=1):
             assert session.add(item)
             assert_same(session.recommend(N_ITEMS), recommender.recommend(history[:n_events], N_ITEMS))
@@ -88,7 +88,7 @@ class TestAgainstTheWholeHistory:
 
     def test_many_users_in_turns(self, recommender):
         """Histories of different lengths go on at different times, some beyond the window, in one store."""
-        store, of_users = SessionStore(recommender), histories(6)
+        store, of_users = SessionStore(recommender.model, recommender.catalog), histories(6)
         first = {user: history[: len(history) // 2] for user, history in of_users.items()}
         add_all(store, first)
         add_all(store, {user: history[len(first[user]) :] for user, history in of_users.items()})
@@ -100,7 +100,7 @@ class TestAgainstTheWholeHistory:
     def test_long_histories_are_encoded_in_parts(self, recommender, monkeypatch):
         of_users = histories(3, longest=40, seed=1)
         monkeypatch.setattr("hf_seqrec.inference.sessions._POSITIONS_AT_ONCE", 8)
-        store = SessionStore(recommender)
+        store = SessionStore(recommender.model, recommender.catalog)
         add_all(store, of_users)
         for user, history in of_users.items():
             assert_same(store.recommend_many([user], 5)[0].recommendations, recommender.recommend(history, 5))
@@ -117,7 +117,7 @@ class TestAgainstTheWholeHistory:
 @pytest.mark.parametrize("model_type", FIXED_SIZE)
 def test_the_state_does_not_grow(model_type):
     recommender = recommender_of(model_type)
-    store = SessionStore(recommender)
+    store = SessionStore(recommender.model, recommender.catalog)
     session, before = store.session("ann"), store.bytes_per_user
     session.extend(["i3", "i5"] * 100)
     assert store.bytes_per_user == before
@@ -131,7 +131,7 @@ def test_bytes_of_a_gru_by_hand(gru, store):
     # 128 channels and 16 that predict in float32, two counts of 8 bytes, 31 bits.
     assert gru.model.config.gru_hidden_size == 128
     assert store.bytes_per_user == 4 * (128 + 16) + 16 + 4
-    assert SessionStore(gru, seen_limit=5).bytes_per_user == 4 * (128 + 16) + 16 + 4 * 5
+    assert SessionStore(gru.model, gru.catalog, seen_limit=5).bytes_per_user == 4 * (128 + 16) + 16 + 4 * 5
 
 
 class TestSession:
@@ -165,12 +165,12 @@ class TestSession:
         assert len(session.recommend(N_ITEMS, exclude_seen=False)) == N_ITEMS
 
     def test_only_the_last_seen_items(self, gru):
-        session = SessionStore(gru, seen_limit=2).session("ann")
+        session = SessionStore(gru.model, gru.catalog, seen_limit=2).session("ann")
         session.extend(["i1", "i2", "i3"])
         session.add("i4")
         left = {best.item_id for best in session.recommend(N_ITEMS)}
         assert left == {f"i{row}" for row in range(1, N_ITEMS + 1)} - {"i3", "i4"}
-        everything = SessionStore(gru, seen_limit=0).session("ann")
+        everything = SessionStore(gru.model, gru.catalog, seen_limit=0).session("ann")
         everything.add("i1")
         assert len(everything.recommend(N_ITEMS)) == N_ITEMS
 
@@ -190,7 +190,7 @@ class TestSession:
 
 class TestRoom:
     def test_the_least_recently_used_is_evicted(self, gru):
-        store = SessionStore(gru, max_users=2)
+        store = SessionStore(gru.model, gru.catalog, max_users=2)
         ann, bob = store.session("ann"), store.session("bob")
         ann.add("i1")
         bob.add("i2")
@@ -204,7 +204,7 @@ class TestRoom:
 
     def test_nothing_is_left_of_the_user_before(self, gru):
         """A slot changes hands: neither state nor seen items do."""
-        store = SessionStore(gru, max_users=1)
+        store = SessionStore(gru.model, gru.catalog, max_users=1)
         store.session("ann").extend(["i1", "i2"])
         bob = store.session("bob")
         bob.add("i3")
@@ -212,14 +212,14 @@ class TestRoom:
 
     def test_users_of_one_batch_do_not_evict_each_other(self, gru):
         """Whose event goes on at the same time is used, if not yet in the order of use."""
-        store = SessionStore(gru, max_users=2)
+        store = SessionStore(gru.model, gru.catalog, max_users=2)
         add_all(store, {"ann": ["i1"], "bob": ["i2"]})
         add_all(store, {"ann": ["i3"], "cid": ["i4"]})
         assert ("ann" in store, "bob" in store, "cid" in store) == (True, False, True)
         assert store.events("ann") == 2
 
     def test_more_at_once_than_there_is_room_for(self, gru):
-        store, of_users = SessionStore(gru, max_users=3), histories(8)
+        store, of_users = SessionStore(gru.model, gru.catalog, max_users=3), histories(8)
         add_all(store, of_users)
         assert len(store) == 3
         for user in of_users:
@@ -227,7 +227,7 @@ class TestRoom:
                 assert_same(store.recommend_many([user])[0].recommendations, gru.recommend(of_users[user]))
 
     def test_it_grows_as_users_come(self, gru):
-        store, of_users = SessionStore(gru), histories(50)
+        store, of_users = SessionStore(gru.model, gru.catalog), histories(50)
         for user, history in of_users.items():
             store.session(user).extend(history)
         assert len(store) == 50
@@ -253,11 +253,11 @@ class TestFile:
 
     def test_goes_on_where_it_was(self, recommender, tmp_path):
         of_users, path = histories(), tmp_path / "sessions.safetensors"
-        store = SessionStore(recommender)
+        store = SessionStore(recommender.model, recommender.catalog)
         add_all(store, of_users)
         store.remove("user-1")
         store.save(path)
-        restored = SessionStore(recommender)
+        restored = SessionStore(recommender.model, recommender.catalog)
         restored.session("somebody").add("i1")
         restored.restore(path)
         assert "somebody" not in restored
@@ -268,7 +268,7 @@ class TestFile:
         assert os.listdir(tmp_path) == ["sessions.safetensors"]
 
     def test_the_most_recently_used_are_kept(self, gru, path):
-        store = SessionStore(gru, max_users=3)
+        store = SessionStore(gru.model, gru.catalog, max_users=3)
         store.restore(path)
         assert (len(store), store.evictions) == (3, 1)
         # The order of use is that of the file.
@@ -276,8 +276,8 @@ class TestFile:
         assert len(set(histories()) & set(store._slots)) == 2
 
     def test_no_sessions(self, gru, tmp_path):
-        SessionStore(gru).save(tmp_path / "none")
-        store = SessionStore(gru)
+        SessionStore(gru.model, gru.catalog).save(tmp_path / "none")
+        store = SessionStore(gru.model, gru.catalog)
         store.session("ann").add("i1")
         store.restore(tmp_path / "none")
         assert len(store) == 0
@@ -288,20 +288,21 @@ class TestFile:
         with torch.no_grad():
             other.model.out_proj.bias += 1e-3
         with pytest.raises(ValueError, match=r"holds the sessions of other weights .* begin again from the users'"):
-            SessionStore(other).restore(path)
+            SessionStore(other.model, other.catalog).restore(path)
 
     def test_another_type_of_model(self, path):
+        other = recommender_of("mamba4rec")
         with pytest.raises(ValueError, match=r"another type of model \(gru4rec\) than this one \(mamba4rec\)"):
-            SessionStore(recommender_of("mamba4rec")).restore(path)
+            SessionStore(other.model, other.catalog).restore(path)
 
     def test_another_catalog(self, gru, path):
         renamed = Catalog.from_items([f"j{row}" for row in range(1, N_ITEMS + 1)])
         with pytest.raises(ValueError, match=r"holds the sessions of another catalog"):
-            SessionStore(Recommender(gru.model, renamed)).restore(path)
+            SessionStore(gru.model, renamed).restore(path)
 
     def test_another_seen_limit(self, gru, path):
         with pytest.raises(ValueError, match=r"saved with `seen_limit=null`, but here it is 5"):
-            SessionStore(gru, seen_limit=5).restore(path)
+            SessionStore(gru.model, gru.catalog, seen_limit=5).restore(path)
 
     @pytest.mark.parametrize("kept", [0, 5, 200, -1])
     def test_cut_short(self, store, path, kept):
@@ -356,7 +357,7 @@ class TestFile:
     def test_says_whose_it_is(self, gru, path):
         gru.model.config._commit_hash = "abc123"
         try:
-            SessionStore(gru).save(path)
+            SessionStore(gru.model, gru.catalog).save(path)
         finally:
             gru.model.config._commit_hash = None
         with safe_open(path, framework="pt") as file:
@@ -383,7 +384,7 @@ def test_models_without_a_state(model_type, fields, why):
 )
 def test_impossible_limits(gru, arguments, message):
     with pytest.raises(ValueError, match=message):
-        SessionStore(gru, **arguments)
+        SessionStore(gru.model, gru.catalog, **arguments)
 
 
 def test_users_and_items_come_in_pairs(store):

@@ -19,4 +19,5 @@ def test_numba_switched_off_leaves_torch_with_a_word():
         check=True,
     )
     assert done.stdout.strip() == "True"
-    assert done.stderr.count("NUMBA_DISABLE_JIT is set, so torch computes what numba would") == 1
+    # Once, though four kernels were looked for.
+    assert done.stderr.count("UserWarning: NUMBA_DISABLE_JIT is set, so torch computes what numba would") == 1

@@ -89,7 +89,12 @@ def test_fewer_where_fewer_are_left(handler):
     history = [str(row) for row in range(1, 12)]
     assert [best["item_id"] for best in handler({"inputs": {"history": history}})["recommendations"]] == ["12"]
     everything = {"inputs": {"history": [*history, "12"]}}
-    assert handler(everything) == {"recommendations": [], "unknown_items": 0, "source": "model"}
+    assert handler(everything) == {
+        "recommendations": [],
+        "source": "model",
+        "unknown_items": 0,
+        "unknown_candidates": 0,
+    }
 
 
 def test_popular_items_where_nothing_is_known(handler):
@@ -99,8 +104,9 @@ def test_popular_items_where_nothing_is_known(handler):
             {"item_id": "12", "score": 50.0, "title": "Item 12"},
             {"item_id": "11", "score": 10.0, "title": "Item 11"},
         ],
-        "unknown_items": 1,
         "source": "popularity",
+        "unknown_items": 1,
+        "unknown_candidates": 0,
     }
 
 

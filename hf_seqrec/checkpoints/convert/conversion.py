@@ -160,9 +160,7 @@ def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _move(source: Source, weights: Mapping[str, Tensor]) -> tuple[list[MovedWeight], dict[str, Tensor]]:
     """Give every weight its name here, in float32."""
-    strange = [
-        name for name, w in weights.items() if not w.is_floating_point() or w.layout != torch.strided or not w.dim()
-    ]
+    strange = [name for name, w in weights.items() if not w.is_floating_point() or w.layout != torch.strided]
     if strange:
         raise ValueError(
             f"`source` has weights that are no arrays of floating-point numbers: {', '.join(strange)}. Convert the "
