@@ -22,7 +22,7 @@ from pathlib import Path
 _IMPORT = "import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
 _SCAN = """
 import time, torch
-from hf_seqrec.models.selective_scan import selective_scan
+from hf_seqrec.models.op_selective_scan import selective_scan
 x, delta, B = torch.randn(4, 8, 16), torch.rand(4, 8, 16), torch.randn(4, 8, 4)
 A = -torch.ones(16, 4)
 x.requires_grad_()

@@ -1,29 +1,8 @@
-"""
-Build a dataset folder from any log of interactions: .inter (RecBole), .csv, .tsv, .jsonl or .parquet.
+"""`hf-seqrec build`, at the address that it has in a clone."""
 
-    python dataset_scripts/interactions.py --raw log.csv --output data/my-shop --min_user_events 5 --min_item_events 5
-    python dataset_scripts/interactions.py --raw "logs/2024-*.csv.gz" --output data/my-shop --rating_threshold 4
+import sys
 
-Several files of the same columns are one log, in the order given (a pattern's files by name). Events are ordered by
-time, those of the same time by their position in the log.
-"""
-
-from hf_seqrec.cli.dataset_script import build, open_source, parse
-from hf_seqrec.ingest.dataset_card import About
-from hf_seqrec.ingest.log_files import ENDINGS, RawFile
-
-WANTED = [f"*{ending}{packed}" for ending in ENDINGS if ending != ".item" for packed in ("", ".gz")]
-
-
-def main() -> None:
-    """Build and say what came out."""
-    paths, arguments, build_arguments = parse(__doc__)
-    if paths.raw is None:
-        raise ValueError("`--raw` must name the log: files, a folder, an archive, a pattern or an address.")
-    with open_source(paths, "interactions", WANTED) as (source, _):
-        raw = RawFile.open(source.take(*WANTED))
-        build(raw, paths, arguments, build_arguments, About(raw.stem))
-
+from hf_seqrec.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["build", *sys.argv[1:]]))

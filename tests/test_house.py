@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import hf_seqrec
+from hf_seqrec.cli import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,8 +20,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("hf_seqrec", "dataset_scripts", "trainer", "model_cards", "benchmarks", "docs", "tests", ".ci")
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+ROOMS = ("hf_seqrec", "dataset_scripts", "trainer", "model_cards", "benchmarks", "docs", "tests", ".ci", ".github")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def text_files() -> Iterator[Path]:
@@ -126,15 +128,19 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-@pytest.fixture(scope="module")
-def pins() -> dict[str, list[Requirement]]:
+def read_pins(name: str) -> dict[str, list[Requirement]]:
     pins: dict[str, list[Requirement]] = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             assert re.fullmatch(r"==[^*]+", str(pin.specifier)), line
             pins.setdefault(normalised(pin.name), []).append(pin)
     return pins
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, list[Requirement]]:
+    return read_pins("constraints.txt")
 
 
 def normalised(name: str) -> str:
@@ -180,6 +186,39 @@ class TestConstraints:
             assert set(map(str, requirements_of(project, extra))) <= dev
 
 
+class TestVersions:
+    """`make test-lowest` and continuous integration try what pyproject.toml promises."""
+
+    def test_every_lower_bound_is_what_make_test_lowest_installs(self, project):
+        requirements = [*map(Requirement, project["dependencies"]), *requirements_of(project, "dev")]
+        bounds = {
+            normalised(requirement.name): str(requirement.specifier).replace(">=", "==")
+            for requirement in requirements
+            if requirement.specifier
+        }
+        pins = read_pins("constraints-lowest.txt")
+        assert {name: str(pin.specifier) for name, (pin,) in pins.items()} == bounds
+
+    def test_every_dependency_of_the_package_has_a_lower_bound(self, project):
+        extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+        for requirement in map(Requirement, [*project["dependencies"], *extras]):
+            is_for_types = requirement.name.startswith("types-") or requirement.name.endswith("-stubs")
+            assert requirement.specifier or is_for_types or requirement.name == project["name"], requirement
+
+    def test_continuous_integration_runs_every_python(self, project):
+        jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+        assert tuple(jobs["test"]["strategy"]["matrix"]["python"]) == PYTHONS
+        named = [name.rpartition(" ")[2] for name in project["classifiers"] if re.search(r"Python :: 3\.\d+", name)]
+        assert set(named) <= set(PYTHONS)
+        assert project["requires-python"] == f">={PYTHONS[0]}"
+
+    def test_continuous_integration_runs_targets_of_make(self):
+        text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+        targets = set(re.findall(r"(?:make |target: )([a-z-]+)", text))
+        assert targets == {"check", "test", "test-lowest", "test-newest"}
+        assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
 def test_no_file_names_a_path_of_somebodys_machine():
     machine_path = re.compile(r"(?<![\w.:/~-])/(home|mnt|opt|root|Users|work)/|\.\./shared|[A-Z]:\\Users")
     found = [
@@ -202,7 +241,9 @@ def test_what_a_page_names_is_there(page):
     named = re.findall(
         r"\b(?:hf_seqrec|benchmarks|docs|trainer|dataset_scripts|model_cards)/[\w./-]*\w\b(?![<*{])", text
     )
-    modules = [f"hf_seqrec/{name}" for name in re.findall(r"-m hf_seqrec\.(\w+)", text)]
     missing = [str(path) for path in [*linked, *(ROOT / path for path in named)] if not path.exists()]
-    missing += [path for path in modules if not (ROOT / f"{path}.py").exists() and not (ROOT / path).exists()]
+    # `hf-seqrec train`, also as `-m hf_seqrec train`; not `hf-seqrec --help`, nor the project's name in a sentence.
+    commands = re.findall(r"(?:^|`|-m )hf[-_]seqrec ([a-z][\w-]*)", text, flags=re.MULTILINE)
+    missing += [f"hf-seqrec {command}" for command in commands if command not in COMMANDS]
     assert not missing
+    assert "-m hf_seqrec." not in text, "modules are no commands: `hf-seqrec <command>`"

@@ -80,10 +80,25 @@ CASES = {
     "label smoothing": {"label_smoothing_factor": 0.1},
     "sampled softmax, uniform": {"loss": "sampled_softmax", **SAMPLED},
     "sampled softmax, shared": {"loss": "sampled_softmax", "share_negatives": True, **SAMPLED},
-    "last position, bpr, mixed": {"train_on": "last_position", "loss": "bpr", "negatives": "mixed", **SAMPLED},
+    "last position, bpr, mixed": {
+        "train_on": "last_position",
+        "loss": "bpr",
+        "negatives_distribution": "mixed",
+        **SAMPLED,
+    },
     "every prefix, bce": {"train_on": "every_prefix", "loss": "bce", **SAMPLED},
-    "random windows, gbce by popularity": {"window": "random", "loss": "gbce", "negatives": "popularity", **SAMPLED},
-    "sliding windows, bce in the batch": {"window": "sliding", "loss": "bce", "negatives": "in_batch", **SAMPLED},
+    "random windows, gbce by popularity": {
+        "window": "random",
+        "loss": "gbce",
+        "negatives_distribution": "popularity",
+        **SAMPLED,
+    },
+    "sliding windows, bce in the batch": {
+        "window": "sliding",
+        "loss": "bce",
+        "negatives_distribution": "in_batch",
+        **SAMPLED,
+    },
     "grouped by length, bpr": {"train_sampling_strategy": "group_by_length", "loss": "bpr", **SAMPLED},
     "accumulated": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "loss": "bce", **SAMPLED},
     "cloze": {"model": bert4rec},
@@ -91,11 +106,16 @@ CASES = {
     "last item": {"model": authors_moematrrec},
 }
 STREAMED = {
-    "random windows, gbce by popularity": {"window": "random", "loss": "gbce", "negatives": "popularity", **SAMPLED},
+    "random windows, gbce by popularity": {
+        "window": "random",
+        "loss": "gbce",
+        "negatives_distribution": "popularity",
+        **SAMPLED,
+    },
     "sliding windows, in the batch": {
         "window": "sliding",
         "loss": "sampled_softmax",
-        "negatives": "in_batch",
+        "negatives_distribution": "in_batch",
         **SAMPLED,
     },
     "cloze": {"model": bert4rec},

@@ -16,10 +16,9 @@ Rules for new items:
 - `random`: drawn from a normal distribution with the mean and the spread of the known items in each channel.
 """
 
-import argparse
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from ..data.histories import HistoryDataset
 from ..data.leave_one_out import leave_one_out
 from ..data.sequences import load_sequences
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
+from ..replacing_folder import check_new, replacing_folder
 from .card import write_model_card
 from .load import checkpoint_folder, load_checkpoint
 
@@ -68,7 +68,7 @@ def apply_change(
         seed (`int`, *optional*, defaults to 0): Of `"random"`.
 
     Raises:
-        ValueError: if the rule is unknown, the model has another number of items than the old catalog, or
+        ValueError: if the rule is unknown, the old catalog is not the model's, or
             `"cooccurrence"` has no histories.
     """
     if new_items not in NEW_ITEMS:
@@ -77,6 +77,12 @@ def apply_change(
         raise ValueError(
             f"The old catalog has {change.n_old:,} items, but the model has {model.config.n_items:,}. Pass the "
             "catalog that was saved with the model."
+        )
+    if model.config.catalog_fingerprint not in (None, change.old_fingerprint):
+        raise ValueError(
+            f"The old catalog (fingerprint {change.old_fingerprint}) is not the model's "
+            f"({model.config.catalog_fingerprint}): it has other items, or another order. Pass the catalog that was "
+            "saved with the model."
         )
     is_new = change.old_rows == 0
     neighbours = None
@@ -95,6 +101,7 @@ def apply_change(
         values[torch.from_numpy(is_new)] = _initial_values(known, int(is_new.sum()), new_items, neighbours, generator)
         tables[name] = values
     model.replace_items(tables)
+    model.config.catalog_fingerprint = change.catalog.fingerprint()
 
 
 def _initial_values(
@@ -205,41 +212,6 @@ def adapt_to_catalog(
     return change
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, carry the checkpoint over and say what became of the items."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="hf-seqrec adapt", description=__doc__.strip().split("\n")[0])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("--revision", help="Branch, tag or commit on the Hub.")
-    parser.add_argument("--catalog", required=True, help="Dataset folder (or Hub id) that has the new catalog.")
-    parser.add_argument("--output", required=True, help="The checkpoint folder to write; new or empty.")
-    parser.add_argument("--new_items", choices=NEW_ITEMS, default="mean", help="What new items start from.")
-    parser.add_argument(
-        "--held_out",
-        action="store_true",
-        help="`cooccurrence`: leave out each user's last two events, to evaluate on them afterwards.",
-    )
-    parser.add_argument(
-        "--keep_vanished_items", action="store_true", help="Keep items that the new catalog does not have."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Of `random`.")
-    arguments = parser.parse_args(command_line)
-    try:
-        change = adapt_checkpoint(
-            arguments.checkpoint,
-            arguments.catalog,
-            arguments.output,
-            new_items=arguments.new_items,
-            keep_vanished=arguments.keep_vanished_items,
-            held_out=arguments.held_out,
-            seed=arguments.seed,
-            revision=arguments.revision,
-        )
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{change}.\nWrote {arguments.output}.")
-
-
 def adapt_checkpoint(
     checkpoint: str | Path,
     dataset: str | Path,
@@ -269,8 +241,7 @@ def adapt_checkpoint(
         ValueError: if the checkpoint is damaged or of another kind of model, or the catalogs share no item.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"`output` must be new or an empty folder, but there is something at {output}.")
+    check_new(output)
     folder = checkpoint_folder(checkpoint, revision)
     model, old = load_checkpoint(folder)
     histories = None
@@ -300,22 +271,13 @@ def adapt_checkpoint(
 def _write(
     model: SeqRecPreTrainedModel, catalog: Catalog, output: Path, trained_with: Path, said: dict[str, Any]
 ) -> None:
-    """Write a checkpoint folder beside `output`, and give it its name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    catalog.save(temporary)
-    # What was measured of the old catalog does not hold for the new one.
-    write_model_card(temporary, model.config, None)
-    if trained_with.is_file():
-        # The length of the histories that the encoder was trained with is in it.
-        shutil.copy(trained_with, temporary)
-    (temporary / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    if output.exists():
-        output.rmdir()
-    temporary.rename(output)
-
-
-if __name__ == "__main__":
-    main()
+    """Write a checkpoint folder, whole or not at all."""
+    with replacing_folder(output) as folder:
+        model.save_pretrained(folder)
+        catalog.save(folder)
+        # What was measured of the old catalog does not hold for the new one.
+        write_model_card(folder, model.config, None)
+        if trained_with.is_file():
+            # The length of the histories that the encoder was trained with is in it.
+            shutil.copy(trained_with, folder)
+        (folder / "adaptation.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")

@@ -1,27 +1,17 @@
-"""
-The card of a checkpoint, rendered from the results that a run measured.
+"""The card of a checkpoint, rendered from the results that a run or `hf-seqrec evaluate` measured."""
 
-    hf-seqrec card model_cards/ml-1m/*.json
-
-writes a card beside each file of results: a run's `results.json`, or what `hf-seqrec evaluate` wrote. Curves
-are shown where they lie beside it under the same name (`.png`).
-"""
-
-import argparse
+import dataclasses
 import inspect
-import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..models import model_class
+from ..evaluation.results import Results
+from ..models import config_class, model_class
 
 CARD_FILE = "README.md"
-RESULTS_FILE = "results.json"
 CURVES_FILE = "curves.png"
 # Where the name of the repository goes when it is known.
 _REPOSITORY = "this/repository"
@@ -30,7 +20,7 @@ _CUT_OFFS = (1, 5, 10, 20)
 
 
 def write_model_card(
-    folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None, repo_id: str | None = None
+    folder: str | Path, config: PreTrainedConfig, results: Results | None, repo_id: str | None = None
 ) -> Path:
     r"""
     Write `README.md` into a checkpoint folder and return its path.
@@ -47,10 +37,10 @@ def write_model_card(
     return path
 
 
-def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: dict[str, Any] | None) -> ModelCard:
+def card_of_folder(folder: str | Path, config: PreTrainedConfig, results: Results | None) -> ModelCard:
     """Render the card of a checkpoint folder; the arguments are those of [`write_model_card`]."""
     picture = CURVES_FILE if Path(folder, CURVES_FILE).is_file() else None
-    return render_model_card(config.model_type, config.n_items, results, picture)
+    return render_model_card(config.model_type, config.n_items, results, picture, getattr(config, "note", None))
 
 
 def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
@@ -65,7 +55,7 @@ def of_repository(card: str, repo_id: str, licence: str | None = None) -> str:
 
 
 def render_model_card(
-    model_type: str, n_items: int, results: dict[str, Any] | None, picture: str | None = None
+    model_type: str, n_items: int, results: Results | None, picture: str | None = None, note: str | None = None
 ) -> ModelCard:
     r"""
     Render the card: metadata that the Hub reads, how to load the model, and how every number was measured.
@@ -75,6 +65,7 @@ def render_model_card(
         n_items (`int`): Items of its catalog.
         results (`dict`, *optional*): What `results.json` holds. Without it the card says that nothing was measured.
         picture (`str`, *optional*): File beside the card with the curves of loss and metrics.
+        note (`str`, *optional*): Which variant of the system it is, the configuration's `note`.
     """
     title = model_type if results is None else f"{model_type} on {_dataset_name(results)}"
     data = ModelCardData(
@@ -89,6 +80,7 @@ def render_model_card(
         f"# {title}",
         f"A `{model_type}` sequential recommender over {n_items:,} items, made with hf-seqrec. Given "
         "the ordered history of what a user played, watched or bought, it scores every item for what comes next.",
+        *([] if note is None else [note]),
         _USE,
         "## Results\n\nNothing was measured with this checkpoint." if results is None else _results(results),
         *([] if picture is None else [f"![Loss and validation metrics by epoch]({picture})"]),
@@ -129,7 +121,7 @@ tends to come next in the log.
 _NO_LICENCE = "No licence was chosen for the weights."
 
 
-def _licences(results: dict[str, Any] | None) -> str:
+def _licences(results: Results | None) -> str:
     """Say on what terms the weights, the code and the data are."""
     source = {} if results is None else results["statistics"].get("about", {})
     lines = [f"{_NO_LICENCE} The code in this repository is part of hf-seqrec, Apache-2.0."]
@@ -146,7 +138,7 @@ def _licences(results: dict[str, Any] | None) -> str:
     return "## Licence\n\n" + "\n\n".join(lines)
 
 
-def _citations(model_type: str, results: dict[str, Any] | None) -> str:
+def _citations(model_type: str, results: Results | None) -> str:
     """Name who proposed the model, as its class does, and what the data asks to be cited with."""
     first_line = (inspect.getdoc(model_class(model_type)) or "").splitlines()[0]
     found = re.match(r"\S+ \([^)]*https?://[^)]*\)", first_line)
@@ -158,11 +150,11 @@ def _citations(model_type: str, results: dict[str, Any] | None) -> str:
     return "\n\n".join(parts)
 
 
-def _dataset_name(results: dict[str, Any]) -> str:
+def _dataset_name(results: Results) -> str:
     return Path(str(results["dataset"])).stem
 
 
-def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
+def _eval_results(results: Results) -> list[EvalResult]:
     """List the test metrics for the Hub's leaderboards, in every ranking of the protocol."""
     return [
         EvalResult(
@@ -183,13 +175,13 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _rankings(results: dict[str, Any]) -> dict[str, str]:
+def _rankings(results: Results) -> dict[str, str]:
     """Return what each suffix of a metric's name says; results of earlier versions have the full ranking alone."""
     full = {"": "full ranking, history excluded", "_with_seen": "full ranking, history not excluded"}
     return results.get("rankings", full)
 
 
-def _results(results: dict[str, Any]) -> str:
+def _results(results: Results) -> str:
     metrics = results["metrics"]
     header = ["split", "ranking", *(f"{shown}@{k}" for shown in _METRIC_NAMES.values() for k in (5, 10, 20))]
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
@@ -222,7 +214,7 @@ def _results(results: dict[str, Any]) -> str:
 ```"""
 
 
-def _data(results: dict[str, Any]) -> str:
+def _data(results: Results) -> str:
     """Say what the numbers were measured on: counts, histories, what was filtered."""
     statistics = results["statistics"]
     counts = ", ".join(f"{statistics[f'n_{name}']:,} {name}" for name in ("users", "items", "interactions"))
@@ -238,28 +230,44 @@ def _data(results: dict[str, Any]) -> str:
     return f"{text}."
 
 
-def _how_made(results: dict[str, Any]) -> str:
+def _how_made(results: Results) -> str:
     """Say how the checkpoint was trained, or, in the results of an evaluation alone, how long that took."""
     hardware = results["hardware"]
     where = f"{hardware['device']} ({hardware['threads']} threads, {hardware['processes']} process(es))"
-    if hardware.get("peak_memory_bytes"):
-        where += f", at most {hardware['peak_memory_bytes'] / 2**30:.1f} GiB of memory"
+    if peak := hardware.get("peak_memory_bytes"):
+        where += f", at most {peak / 2**30:.1f} GiB of memory"
+        if reserved := hardware.get("peak_reserved_bytes"):
+            where += f" allocated and {reserved / 2**30:.1f} GiB reserved"
     if "epochs" not in results:
         return (
             f"Evaluated in {results['evaluation_seconds']:,.0f} s on {where}, histories of {results['max_length']} "
             f"items, {results['parameters']:,} parameters."
         )
-    objective = ", ".join(f"{name} {value}" for name, value in results.get("objective", {}).items())
+    objective = [f"{name} {value}" for name, value in results.get("objective", {}).items()]
+    if "optimizer" in results:
+        objective.append(f"{results['optimizer']} at {results['learning_rate']:g}, {results['lr_scheduler']}")
+        objective.append(f"{results['batch']['histories_per_step']} histories a step")
     resumed_from = results.get("resumed_from")
     seconds = f"{results['train_seconds']:,.0f} s" + (f" since it went on from {resumed_from}" if resumed_from else "")
     return (
         f"Trained for {results['epochs']:.0f} epochs in {seconds} on {where}, seed "
-        f"{results['seed']}, {results['parameters']:,} parameters{f'; {objective}' if objective else ''};\n"
+        f"{results['seed']}, {results['parameters']:,} parameters{'; ' if objective else ''}{', '.join(objective)}"
+        f"{_changes(results)};\n"
         f"the checkpoint of step {results['best_step']} was the best on validation."
     )
 
 
-def _details(results: dict[str, Any]) -> str:
+def _changes(results: Results) -> str:
+    """Say what a run did otherwise from a checkpoint on."""
+    text = ""
+    for change in results.get("changed_on_resume", []):
+        values = {name: pair for name, pair in change.items() if name != "resumed_from"}
+        shown = ", ".join(f"{name} {after} instead of {before}" for name, (before, after) in values.items())
+        text += f"; from {change['resumed_from']} on {shown}"
+    return text
+
+
+def _details(results: Results) -> str:
     """Say, where it was measured, how sure the test metrics are, for whom they are good, and what is recommended."""
     metrics, paragraphs = results["metrics"], []
     intervals = [
@@ -286,24 +294,9 @@ def _details(results: dict[str, Any]) -> str:
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, and write the cards."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec card", description="Write a card beside each file of results.")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
-    for path in parser.parse_args(command_line).results:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in ("model_type", "statistics", "metrics", "protocol") if name not in results]
-        if missing:
-            parser.error(
-                f"{path} does not hold results: {', '.join(missing)} missing. Take the `results.json` of a run, or "
-                "what `hf-seqrec evaluate --output` wrote."
-            )
-        card = path.with_suffix(".md")
-        curves = path.with_suffix(".png")
-        picture = curves.name if curves.is_file() else None
-        render_model_card(results["model_type"], results["statistics"]["n_items"], results, picture).save(card)
-        print(f"Wrote {card}")
-
-
-if __name__ == "__main__":
-    main()
+def results_note(results: Results) -> str | None:
+    """Say which variant of the system was trained, from the fields of its configuration among the arguments."""
+    config_cls = config_class(results["model_type"])
+    told = results.get("arguments", {})
+    names = {field.name for field in dataclasses.fields(config_cls) if field.metadata.get("in_recipes", True)}
+    return config_cls(**{name: told[name] for name in names & told.keys()}).note

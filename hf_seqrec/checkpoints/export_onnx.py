@@ -1,16 +1,15 @@
 """
 Export a checkpoint to ONNX: histories in, scores of the whole catalog out, in one file that needs no Python to run.
 
-    hf-seqrec export-onnx runs/ml-1m mamba4rec.onnx
+    hf-seqrec export-onnx runs/ml-1m --output mamba4rec.onnx
 """
 
-import argparse
 import copy
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.catalog import Catalog
+from ..installing import install_hint
 from ..models.history_padding import right_padded
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from .load import load_checkpoint
 
 # Scores that differ by more are refused.
 _TOLERANCE = 1e-4
@@ -119,7 +118,7 @@ def largest_difference(model: SeqRecPreTrainedModel, path: str | Path) -> float:
 def _check_exportable(model: SeqRecPreTrainedModel) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"Exporting needs {', '.join(missing)}: pip install 'hf-seqrec[onnx]'.")
+        raise ImportError(f"Exporting needs {', '.join(missing)}: {install_hint('onnx')}.")
     dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()} - {"torch.float32"})
     if dtypes:
         raise ValueError(f"`model` must be in float32 to be exported, got {', '.join(dtypes)}. Call `model.float()`.")
@@ -190,22 +189,3 @@ def _scan_backend(name: str) -> Iterator[None]:
             del os.environ["HF_SEQREC_SCAN"]
         else:
             os.environ["HF_SEQREC_SCAN"] = before
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, export and say what was written."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec export-onnx", description=__doc__.split("\n")[1])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("output", help="The .onnx file to write.")
-    arguments = parser.parse_args(command_line)
-    model, catalog = load_checkpoint(arguments.checkpoint)
-    difference = export_onnx(model.float(), arguments.output, catalog)
-    megabytes = Path(arguments.output).stat().st_size / 1e6
-    print(
-        f"{arguments.output}: {type(model).__name__}, {catalog.n_items:,} items, {megabytes:.1f} MB; "
-        f"scores within {difference:.1e} of torch."
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from ..data.catalog import Catalog
+from ..data.catalog import CATALOG_FILE, Catalog, check_catalog_fits
 from ..models import MODEL_TYPES, model_class
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
@@ -43,11 +43,7 @@ def load_checkpoint(name_or_path: str | Path, revision: str | None = None, **cha
         changes.pop("attn_implementation", None)
     model = _load_weights(folder, changes)
     catalog = Catalog.from_pretrained(folder)
-    if catalog.n_items != model.config.n_items:
-        raise ValueError(
-            f"{folder}: catalog.parquet has {catalog.n_items} items, but the model has {model.config.n_items}. "
-            "One of the two files belongs to another checkpoint; copy the right one."
-        )
+    check_catalog_fits(model.config, catalog, f"{folder}/{CATALOG_FILE}")
     return Checkpoint(model, catalog)
 
 

@@ -5,19 +5,19 @@ Convert a checkpoint of the authors' code into a checkpoint folder of this packa
     hf-seqrec convert SASRec.pth --output sasrec --config num_attention_heads=1 normalization=post
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from ..argument_parser import CommandParser
 from ..checkpoints.convert.conversion import convert_checkpoint
+from .options import add_switch
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line, convert, and print what became of every weight."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="hf-seqrec convert", description=__doc__.split("\n")[1])
+    parser = CommandParser("hf-seqrec convert", __doc__ or "")
     parser.add_argument("source", help="The .pth file. Nothing in it is run.")
     parser.add_argument("--output", required=True, help="The checkpoint folder to write.")
     parser.add_argument("--model_type", help="What the checkpoint is; by default its weights tell.")
@@ -29,19 +29,16 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--config", nargs="+", default=[], metavar="FIELD=VALUE", help="What the checkpoint does not tell."
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace the checkpoint that is at --output.")
+    add_switch(parser, "overwrite", help="Replace the checkpoint that is at --output.")
     arguments = parser.parse_args(command_line)
-    try:
-        conversion = convert_checkpoint(
-            arguments.source,
-            arguments.output,
-            model_type=arguments.model_type,
-            item_ids=arguments.item_ids,
-            config=dict(_field(text) for text in arguments.config),
-            overwrite=arguments.overwrite,
-        )
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+    conversion = convert_checkpoint(
+        arguments.source,
+        arguments.output,
+        model_type=arguments.model_type,
+        item_ids=arguments.item_ids,
+        config=dict(_field(text) for text in arguments.config),
+        overwrite=arguments.overwrite,
+    )
     print(conversion)
 
 
@@ -53,7 +50,3 @@ def _field(text: str) -> tuple[str, Any]:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"`--config` {name} must have a plain value, got {value!r}.") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -1,45 +1,38 @@
 """
-Ask a checkpoint for recommendations: by a history typed in, or by a user of a dataset folder.
+Recommend what comes next: after a history typed in, or for a user of a dataset folder.
 
     hf-seqrec recommend runs/ml-1m --history 1193 661 914
     hf-seqrec recommend runs/ml-1m --dataset data/ml-1m --user 42
+    hf-seqrec recommend org/mamba4rec-ml-1m --history 1193 661
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import torch
 
+from ..argument_parser import CommandParser
 from ..checkpoints.load import load_checkpoint
 from ..data.sequences import load_sequences
 from ..evaluation.tables import print_ranking
+from .options import add_checkpoint, add_switch
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line and print titles and scores."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec recommend", description=__doc__.split("\n")[1])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("--history", nargs="+", help="Raw item ids, oldest first.")
-    parser.add_argument("--user", help="Raw id of a user of --dataset, instead of a history.")
+    parser = CommandParser("hf-seqrec recommend", __doc__ or "")
+    add_checkpoint(parser)
+    parser.add_argument("--history", nargs="+", metavar="ITEM_ID", help="Raw item ids, oldest first.")
+    parser.add_argument("--user", metavar="USER_ID", help="Raw id of a user of --dataset, instead of a history.")
     parser.add_argument("--dataset", help="Dataset folder or Hub id that has the user.")
-    parser.add_argument("--top_k", type=int, default=10)
-    parser.add_argument("--include_seen", action="store_true", help="Also recommend what is in the history.")
+    parser.add_argument("--top_k", type=int, default=10, help="Number of items to recommend.")
+    add_switch(parser, "include_seen", help="Recommend items of the history, too.")
     arguments = parser.parse_args(command_line)
     if (arguments.history is None) == (arguments.user is None):
-        parser.error("give either --history or --user")
+        raise ValueError("give either `--history` or `--user`.")
     if arguments.user is not None and arguments.dataset is None:
-        parser.error("--user needs the --dataset that has the user")
+        raise ValueError("`--user` needs the `--dataset` that has the user.")
 
-    try:
-        _recommend(arguments)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-def _recommend(arguments: argparse.Namespace) -> None:
-    """Print what comes after the history, or the user's."""
-    model, catalog = load_checkpoint(arguments.checkpoint)
+    model, catalog = load_checkpoint(arguments.checkpoint, arguments.revision)
     history = arguments.history
     if history is None:
         sequences = load_sequences(arguments.dataset)
@@ -51,14 +44,10 @@ def _recommend(arguments: argparse.Namespace) -> None:
     if not len(rows):
         raise ValueError(f"none of the {len(history)} items is in this model's catalog of {catalog.n_items:,} items.")
 
-    print(f"History, {len(rows)} items, the last ones:")
-    for title in catalog.describe(rows[-5:]):
-        print(f"    {title}")
     best, scores = model.recommend(
         torch.from_numpy(rows)[None], top_k=arguments.top_k, exclude_seen=not arguments.include_seen
     )
+    print(f"History, {len(rows)} items, the last ones:")
+    for title in catalog.describe(rows[-5:]):
+        print(f"    {title}")
     print_ranking(catalog, best[0].tolist(), scores[0].tolist())
-
-
-if __name__ == "__main__":
-    main()

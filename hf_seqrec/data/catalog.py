@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -127,13 +128,17 @@ class Catalog:
         """
         Upload `catalog.parquet` beside the model on the Hub that it belongs to, and return the commit.
 
-        The options are those of `huggingface_hub`. A repository that is not there yet is made.
+        The options are those of `huggingface_hub`. A repository or branch that is not there yet is made.
         """
         from huggingface_hub import HfApi
 
         hub = HfApi(token=token)
         name = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
+        if revision is not None:
+            hub.create_branch(name, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # It belongs to the model.
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
             return hub.upload_file(
                 path_or_fileobj=self.save(folder),
                 path_in_repo=CATALOG_FILE,
@@ -169,9 +174,43 @@ class Catalog:
         return np.argsort(-self.counts, kind="stable") + 1
 
     def fingerprint(self) -> str:
-        """Return a short hash, in hexadecimal, of the raw ids in the order of their rows."""
-        ids = pa.record_batch([self.item_ids], ["item_id"]).serialize()
-        return hashlib.blake2b(ids, digest_size=8).hexdigest()
+        """
+        Return a short hash, in hexadecimal, of the raw ids in the order of their rows.
+
+        Checkpoints keep it, so it depends on the ids alone, not on Arrow's version nor on how the array was made.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        if self.n_items:
+            _, ends, text = self.item_ids.buffers()
+            begin = self.item_ids.offset
+            offsets = np.frombuffer(ends, dtype=np.int32)[begin : begin + self.n_items + 1]
+            digest.update(np.diff(offsets).astype("<i4").data)
+            digest.update(memoryview(text)[offsets[0] : offsets[-1]])
+        return digest.hexdigest()
+
+    def with_metadata_of(self, other: "Catalog") -> "Catalog":
+        """
+        Give the same rows with what another catalog knows about their items (titles and the like) where this one
+        knows nothing.
+        """
+        places = pc.index_in(self.item_ids, value_set=other.item_ids)
+        table = self.table
+        for column in other.table.schema:
+            if column.name in ("row", "item_id", "count"):
+                continue
+            theirs = _column(other.table, column.name).take(places)
+            if column.name not in table.column_names:
+                table = table.append_column(column.name, theirs)
+                continue
+            ours = _column(table, column.name)
+            if theirs.type != ours.type and not pa.types.is_string(ours.type):
+                continue
+            is_blank = _is_blank(ours) if pa.types.is_string(ours.type) else ours.is_null()
+            if not pc.any(pc.and_(is_blank, theirs.is_valid())).as_py():
+                continue
+            filled = pc.if_else(is_blank, theirs.cast(ours.type), ours)
+            table = table.set_column(table.column_names.index(column.name), column.name, filled)
+        return self if table is self.table else Catalog(table)
 
     @cached_property
     def titles(self) -> list[str] | None:
@@ -300,6 +339,36 @@ class Catalog:
             )
         taken = np.array(values.take(pa.array(rows.ravel().astype(np.int64) - 1)).to_pylist(), dtype=object)
         return taken.reshape(rows.shape).tolist()
+
+
+def check_catalog_fits(config: Any, catalog: Catalog, name: str = "`catalog`") -> None:
+    r"""
+    Do nothing where a catalog is the one whose rows a model knows.
+
+    Checkpoints without `catalog_fingerprint`, such as those of earlier versions, are compared by size alone.
+
+    Args:
+        config ([`SeqRecConfig`]): The model's configuration.
+        catalog ([`Catalog`]): What its rows are said to stand for.
+        name (`str`, *optional*): What the error calls the catalog, such as its file.
+
+    Raises:
+        ValueError: if the catalog has another number of items, other items, or the same in another order.
+    """
+    if catalog.n_items != config.n_items:
+        raise ValueError(
+            f"{name} has {catalog.n_items:,} items, but the model has {config.n_items:,}. Pass the catalog that was "
+            f"saved with the model; a new model needs `vocab_size={type(config).__name__}.vocab_size_for("
+            f"{catalog.n_items})` for this one."
+        )
+    # A configuration class that came with an older checkpoint has no such field.
+    expected, found = getattr(config, "catalog_fingerprint", None), catalog.fingerprint()
+    if expected not in (None, found):
+        raise ValueError(
+            f"{name} is not the model's: it has as many items, but other ones or another order (fingerprint {found}, "
+            f"the model's {expected}), so each row would stand for another item. Pass the catalog that was saved with "
+            "the model, or carry the model over to this one with `hf-seqrec adapt`."
+        )
 
 
 def _download(name: str, repo_type: str, revision: str | None) -> Path:

@@ -18,12 +18,14 @@ class CatalogChange:
         catalog: The new catalog; where vanished items are kept, they stand behind its own.
         old_rows (`(n_items,)` int64): Which row each item of `catalog` had; 0 for new ones.
         n_old: Items of the old catalog.
+        old_fingerprint: [`Catalog.fingerprint`] of the old catalog.
         n_kept_vanished: Items of `catalog` that are there only because the old one had them.
     """
 
     catalog: Catalog
     old_rows: npt.NDArray[np.int64]
     n_old: int
+    old_fingerprint: str
     n_kept_vanished: int = 0
 
     @property
@@ -69,13 +71,15 @@ def change_of_catalog(old: Catalog, new: Catalog, keep_vanished: bool = False) -
             "that was learned of items carries over. Build the new dataset with the ids that the model knows, or "
             "train from scratch."
         )
+    new = new.with_metadata_of(old)
     if not keep_vanished:
-        return CatalogChange(new, old_rows, old.n_items)
+        return CatalogChange(new, old_rows, old.n_items, old.fingerprint())
     vanished = np.setdiff1d(np.arange(1, old.n_items + 1), old_rows)
     return CatalogChange(
         _with_vanished(new, old.table.take(pa.array(vanished - 1))),
         np.concatenate([old_rows, vanished]),
         old.n_items,
+        old.fingerprint(),
         len(vanished),
     )
 

@@ -1,12 +1,13 @@
 """Cut every user's history into training, validation and test: views that copy nothing."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .histories import HistoryDataset
-from .sequences import Sequences
+from .sequences import Sequences, load_sequences
 
 
 class LeaveOneOut(NamedTuple):
@@ -42,7 +43,7 @@ class LeaveOneOut(NamedTuple):
         }
 
 
-def leave_one_out(sequences: Sequences) -> LeaveOneOut:
+def leave_one_out(sequences: Sequences | str | Path) -> LeaveOneOut:
     """
     Hold out each user's last event for test and the last but one for validation.
 
@@ -50,9 +51,15 @@ def leave_one_out(sequences: Sequences) -> LeaveOneOut:
     they have. A test history contains the validation event. Users who are left with a single training event are
     skipped in training and counted.
 
+    Args:
+        sequences ([`Sequences`] or `str`): The histories, or the dataset folder (or its id on the Hub) to load.
+
     Raises:
+        FileNotFoundError: if there is no such folder.
         ValueError: if no user has the two events that training needs or the three that evaluation needs.
     """
+    if isinstance(sequences, str | Path):
+        sequences = load_sequences(sequences)
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
     lengths = ends - starts
     evaluated = np.flatnonzero(lengths >= 3)

@@ -97,7 +97,7 @@ def load_sequences(folder: str | Path, revision: str | None = None, timestamps: 
     if not is_dataset_folder(path):
         raise FileNotFoundError(
             f"`folder` must be a dataset folder, with {CATALOG_FILE} and {SEQUENCES_FOLDER}/*.parquet; {path} is not. "
-            "`python dataset_scripts/interactions.py --raw <log> --output <folder>` builds one."
+            "`hf-seqrec build <log> --output <folder>` builds one."
         )
     names = ["user_id", "item_ids"] + (["timestamps"] if timestamps else [])
     tables = [_read_shard(file, names) for file in sorted((path / SEQUENCES_FOLDER).glob("*.parquet"))]

@@ -66,7 +66,7 @@ class ShardedHistories:
         if not filesystem.isfile(statistics_file):
             raise ValueError(
                 f"{self.address} must have {STATISTICS_FILE}, which says what a part of the histories is part of. "
-                "`python dataset_scripts/interactions.py` builds folders that have it."
+                "`hf-seqrec build` builds folders that have it."
             )
         n_users = min(n_users, self.n_users)
         drawn = np.sort(np.random.default_rng(seed).choice(self.n_users, n_users, replace=False))

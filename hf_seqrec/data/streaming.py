@@ -5,6 +5,7 @@ Of the histories a process holds what it shuffles: one row group of a Parquet fi
 beginning, all shards are read to count: how long an epoch is, how its windows are shared out, how popular items are.
 """
 
+import hashlib
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .histories import HistoryBatch, HistoryDataset, fingerprint_of
+from .histories import HistoryBatch, HistoryDataset
 from .leave_one_out import leave_one_out, training_stops
 from .sharded_histories import RowGroup, ShardedHistories
 from .windows import check_stride, count_windows, cut_into_windows
@@ -89,13 +90,13 @@ class StreamedHistories(IterableDataset):
         self.stride = max_length if stride is None else stride
         check_stride(self.stride, max_length)
         self.batch_size, self.max_length, self.window = batch_size, max_length, window
-        self.seed, self.buffer_size, self.rank = seed, buffer_size, rank
+        self.seed, self.buffer_size, self.rank, self.world_size = seed, buffer_size, rank, world_size
         self.n_workers = max(num_workers, 1)
 
         self.files = ShardedHistories(folder)
         # One range of users for each worker of each process: the first ranges are the first process's.
         n_ranges = world_size * self.n_workers
-        lengths, self._item_counts = self._count()
+        lengths, self._item_counts, self._events_hash = self._count()
         self.bounds, n_windows = self._share_out(lengths, n_ranges)
         self.n_skipped = int((lengths < 2).sum())
         self.n_histories, self.n_windows = len(lengths) - self.n_skipped, int(n_windows.sum())
@@ -122,9 +123,18 @@ class StreamedHistories(IterableDataset):
         """How often each catalog row is in the training histories, `(vocab_size,)`; 0 for the padding row."""
         return self._item_counts
 
+    def whole_histories(self) -> Iterator[HistoryBatch]:
+        """Yield the training histories of all users, whatever the window and the process, a row group at a time."""
+        for group in self.files.groups:
+            item_rows, offsets = self.files.read(group)
+            users = np.arange(group.first_user, group.end_user)
+            stops = training_stops(offsets[:-1], offsets[1:])
+            histories = HistoryBatch(item_rows, offsets[:-1], stops, None, users)
+            yield histories.select(stops - offsets[:-1] >= 2).compact()
+
     def fingerprint(self) -> str:
-        """Return what tells these histories from others, from what was counted: windows of each process, items."""
-        return fingerprint_of(self.bounds, self.n_batches, self._item_counts)
+        """Return what tells these histories and their windows from others, whoever reads them, in hexadecimal."""
+        return f"{self._events_hash}-{self.window}-{self.max_length}-{self.stride}"
 
     def __iter__(self) -> Iterator[list[HistoryBatch]]:
         info = get_worker_info()
@@ -192,9 +202,10 @@ class StreamedHistories(IterableDataset):
             yield held.select(order[begin : min(begin + self.batch_size, n_given)]).compact()
         return held.select(order[n_given:]).compact()
 
-    def _count(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-        """Read everything once: training events of each user `(n_users,)` and of each item `(vocab_size,)`."""
+    def _count(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], str]:
+        """Read everything once: training events of each user `(n_users,)` and item `(vocab_size,)`, and their hash."""
         lengths = []
+        digest = hashlib.blake2b(digest_size=8)
         counts = np.zeros(self.files.n_items + 1, dtype=np.int64)
         for group in self.files.groups:
             item_rows, offsets = self.files.read(group)
@@ -204,7 +215,10 @@ class StreamedHistories(IterableDataset):
             histories = HistoryBatch(item_rows, starts, stops, None, starts)
             histories = histories.select(stops - starts >= 2).compact()
             counts += np.bincount(histories.item_rows, minlength=len(counts))
-        return np.concatenate(lengths), counts
+            digest.update(np.ascontiguousarray(histories.item_rows).data)
+        all_lengths = np.concatenate(lengths)
+        digest.update(all_lengths.data)
+        return all_lengths, counts, digest.hexdigest()
 
     def _share_out(
         self, lengths: npt.NDArray[np.int32], n_ranges: int

@@ -11,7 +11,7 @@ from torch import Tensor
 from .histories import HistoryBatch
 from .seeded_draws import below, more_draws, uniform, user_draws
 
-NEGATIVES = ("uniform", "popularity", "in_batch", "mixed")
+NEGATIVES_DISTRIBUTIONS = ("uniform", "popularity", "in_batch", "mixed")
 # More negatives than this are the same for all positions of a batch: one matrix product scores them, where others at
 # each position have to be gathered (64 at 6,400 positions of width 64, forward and backward on a core: 7 ms and 47).
 MOST_PER_POSITION = 16
@@ -40,7 +40,7 @@ class NegativesCollator:
             Items of the catalog, rows `1..n_items`. No other row is ever drawn.
         n_negatives (`int`):
             How many for each position, fewer than there are items.
-        kind (`str`, *optional*, defaults to `"uniform"`):
+        distribution (`str`, *optional*, defaults to `"uniform"`):
             Any item with the same probability (`"uniform"`); in proportion to its training events to the power of
             `alpha` (`"popularity"`); the labels of the batch, each as often as it is there (`"in_batch"`); or the
             first half uniform and the others from the batch (`"mixed"`, Yang et al. 2020,
@@ -66,24 +66,26 @@ class NegativesCollator:
         collator: Callable[[Sequence[HistoryBatch]], dict[str, Tensor]],
         n_items: int,
         n_negatives: int,
-        kind: str = "uniform",
+        distribution: str = "uniform",
         item_counts: npt.NDArray[np.int64] | None = None,
         alpha: float = 0.75,
         shared: bool | None = None,
         log_q: bool = False,
         seed: int = 0,
     ):
-        check_negatives(n_negatives, kind, n_items)
+        check_negatives(n_negatives, distribution, n_items)
         if not alpha >= 0:
             raise ValueError(f"`negatives_alpha` must be at least 0, got {alpha}.")
-        self.collator, self.n_items, self.n_negatives, self.kind = collator, n_items, n_negatives, kind
+        self.collator, self.n_items, self.n_negatives, self.distribution = collator, n_items, n_negatives, distribution
         self.shared = n_negatives > MOST_PER_POSITION if shared is None else shared
         self.log_q, self.seed = log_q, seed
         self.popularity: Law | None = None
-        if kind == "popularity" or (log_q and kind != "uniform"):
+        if distribution == "popularity" or (log_q and distribution != "uniform"):
             # How often a batch has an item is its popularity, not a power of it.
-            counts = _checked_counts(item_counts, n_items, kind)
-            self.popularity = Law.from_weights(np.arange(n_items + 1), counts, alpha if kind == "popularity" else 1.0)
+            counts = _checked_counts(item_counts, n_items, distribution)
+            self.popularity = Law.from_weights(
+                np.arange(n_items + 1), counts, alpha if distribution == "popularity" else 1.0
+            )
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
         batch = HistoryBatch.join(examples)
@@ -126,12 +128,12 @@ class NegativesCollator:
             without (`(m, 1)` int64, *optional*): A row that each position must not have.
             targets (`(m,)` int64): Labels of the whole batch.
         """
-        n_uniform = {"uniform": self.n_negatives, "mixed": -(-self.n_negatives // 2)}.get(self.kind, 0)
+        n_uniform = {"uniform": self.n_negatives, "mixed": -(-self.n_negatives // 2)}.get(self.distribution, 0)
         rows = np.empty(draws.shape, dtype=np.int64)
         rows[..., :n_uniform] = _uniform_rows(draws[..., :n_uniform], self.n_items, without)
         if n_uniform < self.n_negatives:
             law = self.popularity
-            if law is None or self.kind != "popularity":
+            if law is None or self.distribution != "popularity":
                 law = Law.from_counts(*np.unique(targets, return_counts=True))
             rows[..., n_uniform:] = law.draw(draws[..., n_uniform:], without)
         if not self.log_q:
@@ -193,13 +195,15 @@ class Law(NamedTuple):
         return np.where(self.rows[places] == rows, self.until[places] - before, 0), before
 
 
-def check_negatives(n_negatives: int, kind: str, n_items: int | None = None) -> None:
-    """Raise unless so many negatives of this kind can be drawn, from so many items where that is known."""
-    if kind not in NEGATIVES:
-        raise ValueError(f"`negatives` must be one of {', '.join(NEGATIVES)}, got {kind!r}.")
-    least = 2 if kind == "mixed" else 1
+def check_negatives(n_negatives: int, distribution: str, n_items: int | None = None) -> None:
+    """Raise unless so many negatives can be drawn so, from so many items where that is known."""
+    if distribution not in NEGATIVES_DISTRIBUTIONS:
+        raise ValueError(
+            f"`negatives_distribution` must be one of {', '.join(NEGATIVES_DISTRIBUTIONS)}, got {distribution!r}."
+        )
+    least = 2 if distribution == "mixed" else 1
     if n_negatives < least:
-        raise ValueError(f"`num_negatives` must be at least {least} with {kind} negatives, got {n_negatives}.")
+        raise ValueError(f"`num_negatives` must be at least {least} with {distribution} negatives, got {n_negatives}.")
     if n_items is not None and n_negatives >= n_items:
         raise ValueError(
             f"`num_negatives` must be at most the {n_items - 1} items that are not the right one, got {n_negatives}. "
@@ -216,11 +220,11 @@ def _uniform_rows(
     return rows + (rows >= without)
 
 
-def _checked_counts(counts: npt.NDArray[np.int64] | None, n_items: int, kind: str) -> npt.NDArray[np.int64]:
+def _checked_counts(counts: npt.NDArray[np.int64] | None, n_items: int, distribution: str) -> npt.NDArray[np.int64]:
     if counts is None:
         raise ValueError(
-            f"`item_counts` must say how often each item is in the training events, for {kind} negatives, got None. "
-            "Training views have `item_counts()`."
+            f"`item_counts` must say how often each item is in the training events, for {distribution} negatives, got "
+            "None. Training views have `item_counts()`."
         )
     if counts.shape != (n_items + 1,) or counts[0] != 0 or counts.min() < 0 or not counts.any():
         raise ValueError(

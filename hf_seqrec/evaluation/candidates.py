@@ -23,7 +23,7 @@ class SampledRankingCollator:
         collator: A collator for ranking.
         vocab_size (`int`): Items that are ranked, plus 1 for the padding row.
         n_negatives (`int`): Negatives of each user.
-        sampling (`str`): `"uniform"` or `"popularity"`.
+        distribution (`str`): `"uniform"` or `"popularity"`.
         item_counts (`(vocab_size,)`, *optional*): Training events of each row; for `"popularity"`.
         seed (`int`, *optional*, defaults to 0): Of the draws.
     """
@@ -33,15 +33,15 @@ class SampledRankingCollator:
         collator: Callable[[Sequence[HistoryBatch]], dict[str, Tensor]],
         vocab_size: int,
         n_negatives: int,
-        sampling: str,
+        distribution: str,
         item_counts: npt.NDArray[np.int64] | None = None,
         seed: int = 0,
     ):
         self.collator, self.vocab_size, self.n_negatives = collator, vocab_size, n_negatives
-        self.sampling, self.seed = sampling, seed
+        self.distribution, self.seed = distribution, seed
         # Once, not for every batch: of millions of items they take seconds.
         self.item_weights = None
-        if sampling == "popularity" and item_counts is not None:
+        if distribution == "popularity" and item_counts is not None:
             self.item_weights = popularity_weights(item_counts, vocab_size)
 
     def __call__(self, examples: Sequence[HistoryBatch]) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class SampledRankingCollator:
             batch["seen_items"].numpy(),
             self.vocab_size,
             self.n_negatives,
-            self.sampling,
+            self.distribution,
             self.item_weights,
             seed=self.seed,
             users=histories.users,
@@ -63,7 +63,7 @@ class SampledRankingCollator:
 def check_enough_negatives(
     evaluation: HistoryDataset,
     n_negatives: int,
-    sampling: str,
+    distribution: str,
     n_items: int,
     item_counts: npt.NDArray[np.int64] | None = None,
 ) -> None:
@@ -76,7 +76,7 @@ def check_enough_negatives(
     if evaluation.targets is None:
         raise ValueError("`evaluation` must have targets; use the validation or test view of a split.")
     can_be_drawn = np.ones(n_items + 1, dtype=bool)
-    if sampling == "popularity":
+    if distribution == "popularity":
         can_be_drawn = np.asarray(item_counts) > 0
     can_be_drawn[0] = False
     n_drawn = int(can_be_drawn.sum())

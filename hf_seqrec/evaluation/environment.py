@@ -13,7 +13,11 @@ from typing import Any
 
 import torch
 
+from .results import Hardware, without_folders
+
 _HIDDEN = "<token>"
+# Of a checkout; of an installed package the folder of all packages.
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("hf-seqrec", "torch", "transformers", "accelerate", "numba", "triton")
 
 
@@ -28,14 +32,38 @@ def versions() -> dict[str, str]:
     return versions
 
 
+def own_command() -> str:
+    """Return the command that this process runs, as it is typed, without the tokens in it."""
+    program = Path(sys.argv[0])
+    # `python -m hf_seqrec`, also behind a launcher, is the same command.
+    is_ours = program.name == "hf-seqrec" or program.parts[-2:] == ("hf_seqrec", "__main__.py")
+    return command(["hf-seqrec", *sys.argv[1:]] if is_ours else [Path(sys.executable).name, *sys.argv])
+
+
 def command(words: Sequence[str]) -> str:
-    """Return a command as it is typed, without the tokens in it: it goes into files that are shared."""
+    """
+    Return a command as it is typed, for files that are shared: without the tokens in it, nor folders of the machine.
+
+    Of an absolute path its last part stays, or that from the root of the checkout on.
+    """
     shown, is_token = [], False
     for word in words:
-        option, equals, _ = word.partition("=")
-        shown.append(_HIDDEN if is_token else f"{option}={_HIDDEN}" if option.endswith("_token") and equals else word)
+        option, equals, value = word.partition("=")
+        if is_token:
+            shown.append(_HIDDEN)
+        elif option.startswith("--") and equals:
+            shown.append(f"{option}={_HIDDEN if option.endswith('_token') else _without_folders(value)}")
+        else:
+            shown.append(_without_folders(word))
         is_token = word.startswith("--") and word.endswith("_token")
     return re.sub(r"\bhf_\w{20,}", _HIDDEN, shlex.join(shown))
+
+
+def _without_folders(word: str) -> str:
+    path = Path(word)
+    if path.is_absolute() and path.is_relative_to(_CHECKOUT):
+        return path.relative_to(_CHECKOUT).as_posix()
+    return without_folders(word)
 
 
 def commit(file: str | Path = __file__) -> str | None:
@@ -52,7 +80,7 @@ def commit(file: str | Path = __file__) -> str | None:
     return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def hardware(device: torch.device, processes: int = 1) -> dict[str, Any]:
+def hardware(device: torch.device, processes: int = 1) -> Hardware:
     """Say on what a run or an evaluation ran, and how much memory its main process had."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -60,17 +88,21 @@ def hardware(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "name": name,
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "peak_memory_bytes": _peak_memory(device),
+        **_peak_memory(device),
     }
 
 
-def _peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes that this process had, on an accelerator its tensors; `None` where nobody counts them."""
+def _peak_memory(device: torch.device) -> Hardware:
+    """Return the most bytes that this process had, on CUDA those of its tensors; nothing where nobody counts them."""
+    memory: Any = {}
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return None
-    import resource
+        memory["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+        memory["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+        memory["memory_kind"] = "allocated on the device, and reserved by torch"
+    elif sys.platform != "win32":
+        import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory["peak_memory_bytes"] = peak if sys.platform == "darwin" else peak * 1024
+        memory["memory_kind"] = "resident set"
+    return memory

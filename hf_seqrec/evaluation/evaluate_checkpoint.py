@@ -1,55 +1,34 @@
-"""
-Evaluate a checkpoint on a dataset, and write what was measured as JSON.
-
-    hf-seqrec evaluate runs/ml-1m --dataset data/ml-1m
-    hf-seqrec evaluate org/model --dataset log.csv --eval_protocol sampled --output result.json
-"""
+"""Evaluate a checkpoint on a dataset: metrics with intervals, for groups of users, and what is recommended."""
 
 import json
-import shlex
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser
 
-from ..checkpoints.load import Checkpoint, load_checkpoint
+from ..checkpoints.load import Checkpoint
+from ..data.catalog import check_catalog_fits
 from ..data.sequences import Sequences
-from ..ingest.open_dataset import DataArguments, resolve_dataset
+from ..ingest.open_dataset import DataArguments
 from ..metrics.ranking import CUT_OFFS
-from .environment import commit, hardware, versions
+from .environment import command, commit, hardware, versions
 from .matched_view import match_catalog, model_rows
-from .protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
+from .protocol import RankingArguments
 from .rank_users import describe, rank_users
-from .tables import print_evaluation
+from .results import Results, dataset_name
 
 # How results.json calls the metrics of each part.
 _PREFIXES = {"validation": "eval", "test": "test"}
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(RankingArguments):
     """How to evaluate."""
 
-    eval_protocol: str = field(
-        default="full",
-        metadata={"help": "Rank among the whole catalog, or among negatives.", "choices": list(PROTOCOLS)},
-    )
-    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
-    eval_negatives_distribution: str = field(
-        default="uniform",
-        metadata={
-            "help": "`sampled`: draw all items alike, or by their training events.",
-            "choices": list(DISTRIBUTIONS),
-        },
-    )
-    eval_negatives_seed: int = field(default=0, metadata={"help": "`sampled`: seed of the negatives."})
     parts: list[str] = field(
         default_factory=lambda: ["validation", "test"], metadata={"help": "Parts to evaluate: validation, test."}
     )
@@ -74,7 +53,6 @@ class EvaluationArguments:
     )
     batch_size: int = field(default=256, metadata={"help": "Users at once."})
     device: str | None = field(default=None, metadata={"help": "Such as `cpu` or `cuda:0`; by default the best here."})
-    output: str | None = field(default=None, metadata={"help": "JSON file for the results."})
 
     def __post_init__(self) -> None:
         wrong = [part for part in self.parts if part not in _PREFIXES]
@@ -82,47 +60,17 @@ class EvaluationArguments:
             raise ValueError(f"`parts` must be among {', '.join(_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
         if self.unknown_items not in ("exclude", "miss"):
             raise ValueError(f"`unknown_items` must be 'exclude' or 'miss', got {self.unknown_items!r}.")
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        for name in ("batch_size", "n_resamples", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if not self.k or min(self.k) < 1:
             raise ValueError(f"`k` must be cut-offs of at least 1, got {self.k}.")
-
-    @property
-    def protocol(self) -> EvaluationProtocol:
-        """How held-out items are ranked."""
-        return EvaluationProtocol(
-            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
-        )
-
-
-def main(command_line: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse the command line, evaluate, print a table and write the results, which are returned."""
-    command_line = list(sys.argv[1:] if command_line is None else command_line)
-    records: list[Any] = [DataArguments, EvaluationArguments]
-    parser = HfArgumentParser(
-        records,
-        prog="hf-seqrec evaluate",
-        description=(__doc__ or "").strip().split("\n")[0],
-    )
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    data, arguments, rest = parser.parse_args_into_dataclasses(command_line)
-    checkpoint = load_checkpoint(rest.checkpoint)
-    # Where a log is built, for as long as it is needed.
-    with tempfile.TemporaryDirectory(prefix="hf-seqrec-") as folder:
-        sequences = resolve_dataset(data.dataset, folder, timestamps=data.split == "global_time", **data.log_options())
-        results = evaluate_checkpoint(checkpoint, sequences, data, arguments)
-    results = {"checkpoint": str(rest.checkpoint)} | results
-    results["command"] = shlex.join(["python", "-m", "hf_seqrec.evaluation.evaluate_checkpoint", *command_line])
-    print_evaluation(results)
-    if arguments.output is not None:
-        Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results
 
 
 def evaluate_checkpoint(
     checkpoint: Checkpoint, sequences: Sequences, data: DataArguments, arguments: EvaluationArguments
-) -> dict[str, Any]:
+) -> Results:
     r"""
     Evaluate a checkpoint on a dataset; the answer has the fields of a run's `results.json` where they overlap.
 
@@ -133,10 +81,12 @@ def evaluate_checkpoint(
         arguments ([`EvaluationArguments`]): How to evaluate.
 
     Raises:
-        ValueError: if the catalogs share no item, no user can be evaluated, a cut-off is beyond the catalog, scores
-            are NaN or infinite, or there are too few items for the negatives.
+        ValueError: if the checkpoint's catalog is not its model's, the catalogs share no item, no user can be
+            evaluated, a cut-off is beyond the catalog, scores are NaN or infinite, or there are too few items for the
+            negatives.
     """
     model, catalog = checkpoint
+    check_catalog_fits(model.config, catalog)
     protocol = arguments.protocol
     _check_cut_offs(arguments, catalog.n_items)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -151,7 +101,7 @@ def evaluate_checkpoint(
 
     n_unknown = int((rows[1:] == 0).sum())
     counts = dict(splits.counts) | {"items that the checkpoint does not know": n_unknown}
-    results: dict[str, Any] = {"metrics": {}, "intervals": {}, "breakdowns": {}}
+    measured: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "breakdowns": {}}
     began = time.perf_counter()
     for part in arguments.parts:
         view = getattr(splits, part)
@@ -185,15 +135,15 @@ def evaluate_checkpoint(
             arguments.n_resamples,
         )
         for name in ("metrics", "intervals"):
-            results[name] |= {f"{_PREFIXES[part]}_{metric}": value for metric, value in described[name].items()}
-        results["breakdowns"][_PREFIXES[part]] = described["breakdowns"]
+            measured[name] |= {f"{_PREFIXES[part]}_{metric}": value for metric, value in described[name].items()}
+        measured["breakdowns"][_PREFIXES[part]] = described["breakdowns"]
     unknown = {
         "exclude": "users whose target or whole history the checkpoint does not know are left out",
         "miss": "users whose target or whole history the checkpoint does not know count as missed",
     }
     return {
         "model_type": model.config.model_type,
-        "dataset": data.dataset,
+        "dataset": dataset_name(data.dataset),
         "statistics": {
             "n_users": sequences.n_users,
             "n_items": sequences.n_items,
@@ -206,9 +156,12 @@ def evaluate_checkpoint(
         "rankings": protocol.rankings,
         "split_counts": counts,
         "max_length": max_length,
-        **results,
+        "metrics": measured["metrics"],
+        "intervals": measured["intervals"],
+        "breakdowns": measured["breakdowns"],
         "evaluation_seconds": time.perf_counter() - began,
         "parameters": model.num_parameters(),
+        "command": command(sys.argv),
         "versions": versions(),
         "commit": commit(),
         "hardware": hardware(model.device),
@@ -231,7 +184,3 @@ def _trained_length(model: Any) -> int:
     if path.is_file():
         return int(json.loads(path.read_text(encoding="utf-8"))["max_length"])
     return model.config.max_position_embeddings or 200
-
-
-if __name__ == "__main__":
-    main()

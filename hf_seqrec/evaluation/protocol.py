@@ -1,13 +1,14 @@
 """Among which items the held-out one is ranked: the whole catalog, or itself and some negatives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ..baselines.baseline import Baseline
 from ..baselines.popularity import popularity_baseline
 from ..data.collators import RankingCollator
 from ..data.histories import HistoryDataset
@@ -105,9 +106,13 @@ class EvaluationProtocol:
             check_enough_negatives(evaluation, self.n_negatives, self.distribution, n_items, item_counts)
 
     def ranks(
-        self, model: SeqRecPreTrainedModel, query_states: Tensor, batch: dict[str, Tensor]
+        self, model: SeqRecPreTrainedModel | Baseline, query_states: Tensor, batch: dict[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        """Rank the targets of a batch by the states `(b, d)` after its histories: `(b,)` for each of `rankings`."""
+        """
+        Rank the targets of a batch by the states `(b, d)` after its histories: `(b,)` for each of `rankings`.
+
+        A baseline takes the scores `(b, v)` in place of the states.
+        """
         if self.is_sampled:
             return (model.rank_among(query_states, batch["targets"], batch["eval_negatives"]),)
         return model.rank_targets(query_states, batch["targets"], batch["seen_items"])
@@ -132,6 +137,38 @@ class EvaluationProtocol:
             candidates = np.column_stack([batch["targets"].numpy(), batch["eval_negatives"].numpy()])
             ranks.append(ranks_from_candidates(counts[candidates]))
         return self.metrics([np.concatenate(ranks)])
+
+
+@dataclass
+class RankingArguments:
+    """How held-out items are ranked: options of a run and of an evaluation."""
+
+    eval_protocol: str = field(
+        default="full",
+        metadata={
+            "help": "Rank the held-out item among the whole catalog (`full`: with the history excluded, and not), or "
+            "among itself and negatives (`sampled`), to compare with papers that do.",
+            "choices": list(PROTOCOLS),
+        },
+    )
+    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
+    eval_negatives_distribution: str = field(
+        default="uniform",
+        metadata={
+            "help": "`sampled`: draw all items alike, or by their training events.",
+            "choices": list(DISTRIBUTIONS),
+        },
+    )
+    eval_negatives_seed: int = field(
+        default=0, metadata={"help": "`sampled`: seed of the negatives; the same for all runs that are compared."}
+    )
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How held-out items are ranked."""
+        return EvaluationProtocol(
+            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
+        )
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:

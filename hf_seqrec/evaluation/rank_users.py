@@ -1,9 +1,10 @@
 """
-Evaluate a model on a dataset without the Trainer: match catalogs, rank each held-out item, and describe the ranks.
+Evaluate a model or a baseline without the Trainer: match catalogs, rank each held-out item, and describe the ranks.
 
     sequences -> splits -> match_catalog -> rank_users -> describe
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from ..baselines.baseline import Baseline
+from ..data.collators import RankingCollator
 from ..data.histories import HistoryDataset
 from ..data.objectives import collators_for
 from ..metrics.bootstrap import bootstrap_intervals
@@ -27,22 +31,22 @@ from .protocol import EvaluationProtocol, model_inputs
 @dataclass(frozen=True)
 class RankedUsers:
     """
-    What a model made of each user, `(n, ...)` in the order of the view.
+    What a model or a baseline made of each user, `(n, ...)` in the order of the view.
 
     Fields:
         ranks: The ranks of the targets, one `(n,)` for each ranking of the protocol.
         recommended (`(n, top_k)` int64): The best items that are not in the history, best first; 0 where none is left.
-        loss: The mean full-catalog loss of the targets.
+        loss: The mean full-catalog loss of the targets; a baseline has none.
     """
 
     ranks: list[npt.NDArray[np.int64]]
     recommended: npt.NDArray[np.int64]
-    loss: float
+    loss: float | None
 
 
 @torch.no_grad()
 def rank_users(
-    model: SeqRecPreTrainedModel,
+    model: SeqRecPreTrainedModel | Baseline,
     view: HistoryDataset,
     protocol: EvaluationProtocol | None = None,
     item_counts: npt.NDArray[np.int64] | None = None,
@@ -55,12 +59,14 @@ def rank_users(
     Rank each user's held-out item and recommend `top_k` items, as [`SeqRecTrainer`] does with the same batches.
 
     Args:
-        model ([`SeqRecPreTrainedModel`]): On the device where it shall run; put into evaluation mode.
+        model ([`SeqRecPreTrainedModel`] or [`Baseline`]): A model on the device where it shall run, which is put into
+            evaluation mode; or a baseline that is fitted.
         view ([`HistoryDataset`]): Histories with targets, in the rows of the model.
         protocol ([`EvaluationProtocol`], *optional*): Full ranking by default.
         item_counts (`(n_items + 1,)` int64, *optional*): Training events of each row, where the protocol needs them.
-        max_length (`int`, *optional*, defaults to 200): Most positions that the model sees.
-        batch_size (`int`, *optional*, defaults to 256): Users at once.
+        max_length (`int`, *optional*, defaults to 200): Most positions that the model sees. A baseline sees whole
+            histories, and takes of them what its own parameters say.
+        batch_size (`int`, *optional*, defaults to 256): Users at once; fewer for a baseline of a large catalog.
         top_k (`int`, *optional*, defaults to 10): How many items to recommend to each.
         show_progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
 
@@ -71,31 +77,62 @@ def rank_users(
     protocol = protocol or EvaluationProtocol()
     if not len(view):
         raise ValueError("`view` must have a user to evaluate, got none. Take a dataset with longer histories.")
-    if not 1 <= top_k <= model.config.n_items:
-        raise ValueError(f"`top_k` must be between 1 and the {model.config.n_items} items, got {top_k}.")
-    protocol.check(view, model.config.n_items, item_counts)
-    collate = protocol.collator(collators_for(model.config, max_length).ranking, model.config.n_items, item_counts)
-    model.eval()
-    items, bias = model.output_items()
+    ranker = _BaselineRanker(model, view) if isinstance(model, Baseline) else _ModelRanker(model, max_length)
+    if not 1 <= top_k <= ranker.n_items:
+        raise ValueError(f"`top_k` must be between 1 and the {ranker.n_items} items, got {top_k}.")
+    protocol.check(view, ranker.n_items, item_counts)
+    collate = protocol.collator(ranker.collator, ranker.n_items, item_counts)
+    batch_size = min(batch_size, ranker.users_at_once)
     ranks: list[tuple[npt.NDArray[np.int64], ...]] = []
-    recommended, loss = [], 0.0
+    recommended, losses = [], []
     with tqdm(total=len(view), unit=" users", disable=not show_progress) as progress:
         for start in range(0, len(view), batch_size):
             users = range(start, min(start + batch_size, len(view)))
-            batch = {name: values.to(model.device) for name, values in collate(view.__getitems__(users)).items()}
-            output = model(**model_inputs(batch))
-            states = output.last_hidden_state[:, 0]
+            batch = {name: values.to(ranker.device) for name, values in collate(view.__getitems__(users)).items()}
+            states, loss = ranker.states_and_loss(batch)
             of_batch = protocol.ranks(model, states, batch)
             ranks.append(tuple(of_ranking.cpu().numpy() for of_ranking in of_batch))
-            rows, scores = top_k_items(states, items, top_k, bias, excluded_rows=batch["seen_items"])
+            rows, scores = ranker.top_items(states, top_k, batch["seen_items"])
             recommended.append(rows.masked_fill(torch.isneginf(scores), 0).cpu().numpy())
-            loss += output.loss.item() * len(users)
+            losses += [] if loss is None else [loss * len(users)]
             progress.update(len(users))
     return RankedUsers(
         ranks=[np.concatenate(of_ranking) for of_ranking in zip(*ranks, strict=True)],
         recommended=np.concatenate(recommended),
-        loss=loss / len(view),
+        loss=sum(losses) / len(view) if losses else None,
     )
+
+
+class _ModelRanker:
+    """What ranking needs of a model."""
+
+    def __init__(self, model: SeqRecPreTrainedModel, max_length: int):
+        self.model, self.device, self.n_items = model.eval(), model.device, model.config.n_items
+        self.collator = collators_for(model.config, max_length).ranking
+        self.users_at_once = sys.maxsize
+        self.items, self.bias = model.output_items()
+
+    def states_and_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, float | None]:
+        output = self.model(**model_inputs(batch))
+        return output.last_hidden_state[:, 0], output.loss.item()
+
+    def top_items(self, states: Tensor, top_k: int, seen_items: Tensor) -> tuple[Tensor, Tensor]:
+        return top_k_items(states, self.items, top_k, self.bias, excluded_rows=seen_items)
+
+
+class _BaselineRanker:
+    """What ranking needs of a baseline, whose states are the scores of the catalog."""
+
+    def __init__(self, baseline: Baseline, view: HistoryDataset):
+        self.baseline, self.device, self.n_items = baseline, torch.device("cpu"), baseline.n_items
+        self.collator = RankingCollator(max_length=int((view.stops - view.starts).max()))
+        self.users_at_once = baseline.users_at_once
+
+    def states_and_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, float | None]:
+        return self.baseline.scores(batch), None
+
+    def top_items(self, states: Tensor, top_k: int, seen_items: Tensor) -> tuple[Tensor, Tensor]:
+        return self.baseline.top_items(states, top_k, seen_items)
 
 
 def describe(
@@ -135,7 +172,7 @@ def describe(
         for filled, of_ranking in zip(ranks, ranked.ranks, strict=True):
             filled[is_ranked] = of_ranking
         users = np.ones(len(view), dtype=bool)
-    metrics = protocol.metrics(ranks, k) | {"loss": ranked.loss}
+    metrics = protocol.metrics(ranks, k) | ({} if ranked.loss is None else {"loss": ranked.loss})
     n_items = len(model_item_counts) - 1
     for cut_off in k:
         if cut_off <= ranked.recommended.shape[1]:

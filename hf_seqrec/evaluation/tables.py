@@ -5,18 +5,23 @@ from typing import Any
 import torch
 
 from ..data.catalog import Catalog
+from ..data.global_time_split import GlobalTimeSplit
 from ..data.histories import HistoryDataset
 from ..data.leave_one_out import LeaveOneOut
 from ..data.sequences import Sequences
+from ..data.streaming import StreamedLeaveOneOut
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from ..training.run_data import Splits
 from .protocol import EvaluationProtocol
+from .results import Results
 
 _SHOWN_METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10", "hr@20")
 
 
 def print_results(
-    sequences: Sequences, splits: Splits, metrics: dict[str, float], protocol: EvaluationProtocol
+    sequences: Sequences,
+    splits: LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut,
+    metrics: dict[str, float],
+    protocol: EvaluationProtocol,
 ) -> None:
     """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
     popularity = protocol.popularity(splits.train, splits.test)
@@ -34,7 +39,7 @@ def print_results(
         _print_table(rows, [f"{name}{suffix}" for name in _SHOWN_METRICS])
 
 
-def print_evaluation(results: dict[str, Any]) -> None:
+def print_evaluation(results: Results) -> None:
     """Print what [`evaluate_checkpoint`] measured: metrics, their intervals, and for whom."""
     print(f"\nProtocol: {results['protocol']}")
     print(", ".join(f"{what}: {count:,}" for what, count in results["split_counts"].items()))
@@ -90,6 +95,9 @@ def print_recommendations(
         print(f"    {title}")
     # A small catalog may leave fewer unread items than asked for.
     top_k = min(top_k, catalog.n_items - len(set(history.tolist())))
+    if top_k == 0:
+        print("Nothing is recommended: the history has every item of the catalog.")
+        return
     rows, scores = model.recommend(torch.from_numpy(history.astype("int64"))[None].to(model.device), top_k=top_k)
     target = None if test.targets is None else int(test.targets[user])
     print_ranking(catalog, rows[0].tolist(), scores[0].tolist(), target)

@@ -1,20 +1,17 @@
 """
 Share an `evaluate` module of this package as a Space on the Hub: its file, what it imports, a card and a widget.
 
-    python -m hf_seqrec.hub.metric_space full_ranking --output spaces
-    python -m hf_seqrec.hub.metric_space full_ranking --output spaces --push_to_hub my-name
+    hf-seqrec push full_ranking my-name/full_ranking
 
-After the second, anybody has `evaluate.load("my-name/full_ranking")`, without this package.
+Then anybody has `evaluate.load("my-name/full_ranking")`, without this package.
 """
 
-import argparse
 import ast
 import importlib
 import importlib.metadata
 import inspect
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,25 +138,3 @@ def _siblings(name: str) -> list[str]:
     """Return the files of the same folder that a module imports; `evaluate` looks no further either."""
     tree = ast.parse((_METRICS / f"{name}.py").read_text(encoding="utf-8"))
     return [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level and node.module]
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, write the Space, and upload it on request."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_seqrec.hub.metric_space", description=(__doc__ or "").strip().split("\n")[0]
-    )
-    parser.add_argument("name", choices=MODULES, help="Which module.")
-    parser.add_argument("--output", default="spaces", help="Folder in which the Space's folder is made.")
-    parser.add_argument("--push_to_hub", metavar="NAMESPACE", help="User or organization to upload it to.")
-    parser.add_argument("--private", action="store_true", help="Make a new Space private.")
-    arguments = parser.parse_args(command_line)
-    folder = write_metric_space(arguments.name, arguments.output)
-    print(f"Wrote {folder}")
-    if arguments.push_to_hub:
-        name = f"{arguments.push_to_hub}/{folder.name}"
-        commit = push_metric_space(folder, name, private=arguments.private or None)
-        print(f'evaluate.load("{commit.repo_url.repo_id}")')
-
-
-if __name__ == "__main__":
-    main()

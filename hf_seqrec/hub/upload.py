@@ -140,7 +140,7 @@ def _patiently(act: Callable[[], _Result], repo_id: str) -> _Result:
 
 def how_to_push_again(folder: str | Path, repo_id: str) -> str:
     """Say that nothing was lost, and the command that pushes the rest."""
-    command = shlex.join(["python", "-m", "hf_seqrec.hub.push", str(folder), repo_id])
+    command = shlex.join(["hf-seqrec", "push", str(folder), repo_id])
     return (
         f"Nothing is lost: {folder} is complete on this machine, and what the Hub has already will not be sent again. "
         f"Push it with `{command}`."

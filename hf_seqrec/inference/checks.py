@@ -1,9 +1,8 @@
-"""Checks before anything is recommended: the catalog is the model's, and weights and scores are finite."""
+"""Checks before anything is recommended: weights and scores are finite."""
 
 import torch
 from torch import Tensor
 
-from ..data.catalog import Catalog
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 _REASON = "The weights are damaged or the training diverged: check the loss and lower the learning rate."
@@ -11,25 +10,6 @@ _REASON = "The weights are damaged or the training diverged: check the loss and 
 
 class NonFiniteScoresError(ValueError):
     """Scores are NaN or infinite: the fault is the model's, not that of who asks."""
-
-
-def check_catalog(model: SeqRecPreTrainedModel, catalog: Catalog) -> None:
-    r"""
-    Check that a catalog says what the rows of a model stand for.
-
-    Raises:
-        ValueError: if the model has another number of items, or remembers the fingerprint of another catalog.
-    """
-    way_out = "Pass the catalog that was saved with the model; `Recommender.from_pretrained` loads both."
-    if catalog.n_items != model.config.n_items:
-        raise ValueError(f"`catalog` has {catalog.n_items} items, but `model` has {model.config.n_items}. {way_out}")
-    # Checkpoints of before the field have none.
-    expected = getattr(model.config, "catalog_fingerprint", None)
-    if expected is not None and catalog.fingerprint() != expected:
-        raise ValueError(
-            "`catalog` must have the items that `model` was trained with, in the same order, got others (fingerprint "
-            f"{catalog.fingerprint()}, expected {expected}): recommendations would get the wrong names. {way_out}"
-        )
 
 
 def check_finite_weights(model: SeqRecPreTrainedModel) -> None:

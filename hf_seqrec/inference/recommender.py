@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.load import checkpoint_folder, load_checkpoint
-from ..data.catalog import Catalog
+from ..data.catalog import Catalog, check_catalog_fits
 from ..models.item_scores import top_k_items
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from .checks import check_catalog, check_finite_scores, check_finite_weights
+from .checks import check_finite_scores, check_finite_weights
 from .filters import Filters, make_filters, most_popular
 from .raw_ids import plain_list, raw_ids
 from .recommendation import Answer, Recommendation, Rows, check_top_k, describe_many, warn_about
@@ -52,7 +52,7 @@ class Recommender:
     def __init__(
         self, model: SeqRecPreTrainedModel, catalog: Catalog, index: SearchIndex | None = None, effort: int = 64
     ) -> None:
-        check_catalog(model, catalog)
+        check_catalog_fits(model.config, catalog)
         check_finite_weights(model)
         if index is not None:
             index.check_model(model)

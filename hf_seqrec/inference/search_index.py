@@ -7,14 +7,11 @@ builds an index beside a checkpoint, and measures how much of the exact top 10 i
 a chunk of the catalog at a time; an index is for catalogs where that takes too long.
 """
 
-import argparse
 import hashlib
 import importlib.util
 import json
 import math
 import os
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..checkpoints.load import load_checkpoint
-from ..models.item_scores import top_k_items
+from ..installing import install_hint
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 INDEX_FILE = "search_index.faiss"
@@ -259,37 +255,7 @@ def _item_vectors(model: SeqRecPreTrainedModel) -> npt.NDArray[np.float32]:
 
 def _faiss() -> Any:
     if importlib.util.find_spec("faiss") is None:
-        raise ImportError("Approximate search needs FAISS: pip install 'hf-seqrec[ann]'.")
+        raise ImportError(f"Approximate search needs FAISS: {install_hint('ann')}.")
     import faiss
 
     return faiss
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line, build an index, save it and say what it finds."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec index", description=(__doc__ or "").strip().split("\n")[0])
-    parser.add_argument("checkpoint", help="A checkpoint folder; the index is written into it.")
-    parser.add_argument("--kind", choices=KINDS, default="hnsw")
-    parser.add_argument("--effort", type=int, default=64, help="Of the searches that are measured.")
-    arguments = parser.parse_args(command_line)
-    model, catalog = load_checkpoint(arguments.checkpoint)
-    start = time.perf_counter()
-    index = SearchIndex.build(model, arguments.kind)
-    seconds = time.perf_counter() - start
-    path = index.save(arguments.checkpoint)
-    # Histories of random items: what is measured is the search, not the model.
-    generator = torch.Generator().manual_seed(0)
-    histories = torch.randint(1, catalog.n_items + 1, (256, 20), generator=generator)
-    states, _ = history_states(model, histories)
-    items, bias = model.output_items()
-    top_k = min(10, catalog.n_items)
-    exact, _ = top_k_items(states, items.detach(), top_k, bias)
-    found = recall(index.search(states, top_k, effort=arguments.effort)[0], exact)
-    print(
-        f"{path}: {arguments.kind} of {catalog.n_items:,} items, built in {seconds:.1f} s, "
-        f"{path.stat().st_size / 1e6:.1f} MB; recall@{top_k} {found:.3f} at effort {arguments.effort}."
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ..data.catalog import Catalog
+from ..data.catalog import Catalog, check_catalog_fits
 from ..models.history_cache import HistoryCache
+from ..models.history_context import HistoryContext
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
-from .checks import check_catalog, check_finite_scores, check_finite_weights
+from .checks import check_finite_scores, check_finite_weights
 from .filters import Filters, make_filters, most_popular
 from .raw_ids import raw_ids
 from .recommendation import (
@@ -92,7 +93,7 @@ class SessionStore:
             raise ValueError(f"`max_users` must be at least 1, got {max_users}.")
         if seen_limit is not None and seen_limit < 0:
             raise ValueError(f"`seen_limit` must be at least 0, or None for all items, got {seen_limit}.")
-        check_catalog(model, catalog)
+        check_catalog_fits(model.config, catalog)
         check_finite_weights(model)
         self.model, self.catalog = model.eval(), catalog
         self.max_users, self.seen_limit = max_users, seen_limit
@@ -221,8 +222,8 @@ class SessionStore:
         cache = HistoryCache(before)
         # Only a history that is alone in its batch is longer than one part: none ends before the last.
         for part in input_ids.to(model.device).split(max(1, _POSITIONS_AT_ONCE // len(histories)), dim=1):
-            mask = (part != 0).long()
-            queries = model.encode_last(model.item_embeddings(part), mask, cache)
+            context = HistoryContext.from_mask((part != 0).long(), cache)
+            queries = model.encode_last(model.item_embeddings(part), context)
         return cache.states, queries
 
     def _slots_for(self, users: list[str]) -> list[int]:

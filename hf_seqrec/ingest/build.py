@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 
 from ..data.catalog import Catalog
 from .dataset_card import About
-from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_folder
+from .dataset_folder import check_replaceable, fill_dataset_folder, replacing_dataset_folder
 from .engines import ENGINES, open_engine
 from .filters import apply_filters
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
-from .read_log import UNITS, InteractionsArguments, Log, read_interactions, read_items, select_rows
+from .raw_times import UNITS, whole_seconds
+from .read_log import InteractionsArguments, Log, read_interactions, read_items, reading, select_rows
 from .sequence_files import write_sequences
 
 if TYPE_CHECKING:
@@ -52,14 +53,15 @@ class BuildArguments:
 
 
 def build_dataset(
-    raw: RawFile | str | Path | Sequence[str | Path],
+    raw: Any,
     output: str | Path,
     arguments: InteractionsArguments | None = None,
     build_arguments: BuildArguments | None = None,
-    items: RawFile | None = None,
+    items: Any = None,
     about: About | None = None,
     fingerprint: str | None = None,
     progress: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     r"""
     Turn a log of interactions into a dataset folder and return its path.
@@ -68,19 +70,24 @@ def build_dataset(
     log. Catalog rows go by popularity, equal counts by raw id.
 
     Args:
-        raw (`str` or `RawFile`):
-            A `.inter`, `.csv`, `.tsv`, `.jsonl` or `.parquet` file, several of them, or a description of files.
+        raw (`str`, a list of them, a table, or `RawFile`):
+            A `.inter`, `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet` file (text may be compressed), several of them,
+            a description of files, or a table of pandas, Arrow or Polars.
         output (`str`): The folder. May not exist, be empty, or hold an earlier dataset, which is replaced.
         arguments (`InteractionsArguments`, *optional*): Columns and filters.
         build_arguments (`BuildArguments`, *optional*): Engine, memory, files.
-        items (`RawFile`, *optional*): What is known about the items, instead of `arguments.items`.
+        items (a file, a table, or `RawFile`, *optional*):
+            What is known about the items, instead of `arguments.items`.
         about (`About`, *optional*): What the card says of the source.
         fingerprint (`str`, *optional*): Noted in `statistics.json`, to recognise what was built from what.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
+        check (`Callable[[Path], None]`, *optional*): Is given the finished folder before it takes the place of an
+            earlier one; what it raises leaves that as it was.
 
     Raises:
         ImportError: if the engine is not installed.
         FileNotFoundError: if there is no such log.
+        TypeError: if the log is neither files nor a table.
         FileExistsError: if `output` holds something else, or another process is writing it.
         ValueError: if the log is malformed (the message names the line) or the filters leave nothing.
         OSError: if the disk is full.
@@ -89,23 +96,25 @@ def build_dataset(
 
     ```python
     >>> build_dataset("ml-1m.inter", "data/ml-1m", InteractionsArguments(min_user_events=5, min_item_events=5))
+    >>> build_dataset(pandas.read_sql("SELECT * FROM events", connection), "data/my-shop")
     ```
     """
-    raw = raw if isinstance(raw, RawFile) else RawFile.open(raw)
+    raw = RawFile.open(raw)
     arguments, build_arguments = arguments or InteractionsArguments(), build_arguments or BuildArguments()
-    items = items or _item_file(raw, arguments)
+    items = _item_file(raw, arguments) if items is None else RawFile.open(items)
     if arguments.title_column is not None and items is None:
         raise ValueError("`title_column` must come with `items`, the file that has this column.")
-    about = about or About(raw.stem)
+    about = about or About(raw.stem if raw.paths else Path(output).name)
     check_replaceable(output)
-    with replacing_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
+    with replacing_dataset_folder(output) as folder, tqdm(total=4, disable=not progress) as bar:
         work = folder / "work"
         work.mkdir()
         engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)
         try:
             bar.set_description(f"Reading {raw.name}")
             log = read_interactions(engine, raw, arguments)
-            encoded, steps = _encode(engine, log, arguments)
+            with reading(raw):
+                encoded, steps = _encode(engine, log, arguments)
             bar.update()
 
             bar.set_description("Filtering")
@@ -116,8 +125,9 @@ def build_dataset(
 
             bar.set_description("Catalog")
             is_filtered = events is not encoded.events
-            known = read_items(engine, items, arguments) if items else None
-            rows, catalog = number_items(engine, encoded, events if is_filtered else None, known)
+            with reading(items or raw):
+                known = read_items(engine, items, arguments) if items else None
+                rows, catalog = number_items(engine, encoded, events if is_filtered else None, known)
             bar.update()
 
             bar.set_description("Sequences")
@@ -140,12 +150,15 @@ def build_dataset(
                 in_order = ordered_events(events, rows if is_filtered else None, UNITS[log.time_unit])
                 write_sequences(target, user_ids, lengths, engine.stream(in_order), build_arguments.num_shards)
 
-            note = about.note or f"Histories for sequential recommendation, built from `{raw.name}` by hf_seqrec."
+            source = f"`{raw.name}`" if raw.paths else raw.name
+            note = about.note or f"Histories for sequential recommendation, built from {source} by hf_seqrec."
             fill_dataset_folder(folder, catalog, lengths, write, statistics, dataclasses.replace(about, note=note))
             bar.update()
         finally:
             engine.close()
             shutil.rmtree(work)
+        if check is not None:
+            check(folder)
     return Path(output)
 
 
@@ -179,8 +192,9 @@ def number_items(
 def ordered_events(events: "ibis.Table", rows: "ibis.Table | None", units_per_second: int) -> "ibis.Table":
     """Give `row` and `timestamp` (seconds) of every event, user by user, by time, then by position in the log."""
     events = events.mutate(row=events.item) if rows is None else events.join(rows, "item")
-    timestamp = events.time if units_per_second == 1 else (events.time // units_per_second).cast("int64")
-    events = events.mutate(timestamp=timestamp).order_by("user", "time", "file_order")
+    events = events.mutate(timestamp=whole_seconds(events.time, units_per_second)).order_by(
+        "user", "time", "file_order"
+    )
     return events.select("row", "timestamp")
 
 
@@ -218,6 +232,8 @@ def _item_file(raw: RawFile, arguments: InteractionsArguments) -> RawFile | None
     """Find the file about the items: RecBole puts what is known about those of `x.inter` into `x.item`."""
     if arguments.items is not None:
         return RawFile.open(arguments.items)
+    if not raw.paths:
+        return None
     beside = raw.paths[0].with_suffix(".item")
     return RawFile.open(beside) if raw.paths[0].suffix.lower() == ".inter" and beside.is_file() else None
 

@@ -2,9 +2,7 @@
 
 import errno
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from ..data.catalog import CATALOG_FILE, Catalog
 from ..data.sequences import SEQUENCES_FOLDER, STATISTICS_FILE
+from ..replacing_folder import replacing_folder
 from .dataset_card import CARD_FILE, PICTURE_FILE, About, draw_statistics, render_card
 
 # What a build takes on the disk, with room to spare: the numbered log, what a sort spills, the histories. With 20
@@ -36,7 +34,8 @@ def write_dataset_folder(
     r"""
     Write a dataset folder and return its path.
 
-    Everything goes into a temporary folder beside `output` that takes its name at the end: see `replacing_folder`.
+    Everything goes into a temporary folder beside `output` that takes its name at the end: see
+    [`replacing_dataset_folder`].
 
     Args:
         output (`str`): The folder. May not exist, be empty, or hold an earlier dataset, which is replaced.
@@ -52,7 +51,7 @@ def write_dataset_folder(
         FileExistsError: if `output` holds something else, or another process is writing it.
         OSError: if the disk is full.
     """
-    with replacing_folder(output) as folder:
+    with replacing_dataset_folder(output) as folder:
         fill_dataset_folder(folder, catalog, lengths, write_sequences, statistics, about)
     return Path(output)
 
@@ -97,67 +96,16 @@ def count_statistics(lengths: npt.NDArray[np.int64], n_items: int) -> dict[str, 
 
 
 @contextmanager
-def replacing_folder(output: str | Path) -> Iterator[Path]:
+def replacing_dataset_folder(output: str | Path) -> Iterator[Path]:
     """
-    Yield a temporary folder beside `output` that takes its place when the block ends well, and is removed when not.
-
-    So a build that fails or is killed leaves nothing half-written, and an earlier dataset stays as it was. What a
-    killed one left beside `output` is removed by the next.
+    Yield a folder that takes the place of `output`, new or an earlier dataset, when the block ends well.
 
     Raises:
         FileExistsError: if `output` holds anything but a dataset of ours, or another process is writing it.
         OSError: if the disk is full; the message says what is free and what is needed.
     """
-    output = Path(output).resolve()
-    check_replaceable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(output):
-        _clean_up(output)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-        try:
-            # `mkdtemp` makes it private to the user; a dataset folder gets the usual rights.
-            temporary.chmod(0o777 & ~_umask())
-            with naming_a_full_disk(temporary):
-                yield temporary
-            check_replaceable(output)
-            if output.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-                output.rename(old / output.name)
-                temporary.rename(output)
-                shutil.rmtree(old)
-            else:
-                temporary.rename(output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Refuse to write where another process does. The system lets go of the lock when a process dies."""
-    lock_file = output.parent / f".{output.name}.lock"
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FileExistsError(
-            f"`output` is being written by another process: {output}. Wait for it, or choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock_file.unlink(missing_ok=True)
-        lock.release()
-
-
-def _clean_up(output: Path) -> None:
-    """Remove what a killed build left; if it died between its two renames, put the earlier dataset back."""
-    for left in output.parent.glob(f".{output.name}.*"):
-        if left.suffix == ".old":
-            if not output.exists() and (left / output.name).exists():
-                (left / output.name).rename(output)
-            shutil.rmtree(left)
-        elif left.suffix == ".tmp":
-            shutil.rmtree(left)
+    with replacing_folder(output, check_replaceable) as folder, naming_a_full_disk(folder):
+        yield folder
 
 
 @contextmanager
@@ -174,7 +122,7 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
             errno.ENOSPC,
             f"the disk of {folder.parent} is full: {disk.total / 1e9:.2f} GB, of which {disk.free / 1e9:.2f} GB are "
             f"free without this build. A build needs about {_BYTES_PER_EVENT} bytes for each event beside the log. "
-            f"Free some space or choose an output on another disk ({error})",
+            "Free some space or choose an output on another disk.",
         ) from error
 
 
@@ -197,9 +145,3 @@ def check_replaceable(output: str | Path) -> None:
             f"`output` must be new, empty or an earlier dataset, {output} holds something else: "
             f"{', '.join(foreign[:5])}. Choose another folder."
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,17 +1,24 @@
 """What computes the Ibis expressions: DuckDB inside this process, or Spark where one machine is not enough."""
 
-import functools
-from collections.abc import Iterator
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .log_files import RawFile
+from ..installing import install_hint
+from .columns import with_common_types
+from .log_files import RawFile, partition_values
+from .text_files import link, readable, with_one_line_end
 
 if TYPE_CHECKING:
     import ibis
     import pyarrow as pa
 
 ENGINES = ("duckdb", "pyspark")
+# From the columns that were read to those that are wanted.
+Prepare = Callable[["ibis.Table"], dict[str, Any]]
 
 
 class Rejected(NamedTuple):
@@ -59,7 +66,7 @@ class DuckDBEngine:
             self.con = ibis.duckdb.connect(str(work_folder / "tables.duckdb"), **settings)
         except ImportError as error:
             raise ImportError(
-                'Building a dataset from a log needs Ibis and DuckDB: pip install "hf-seqrec[data]". '
+                f"Building a dataset from a log needs Ibis and DuckDB: {install_hint('data')}. "
                 "Finished dataset folders load without them."
             ) from error
         except Exception as error:
@@ -67,53 +74,127 @@ class DuckDBEngine:
                 raise
             raise ValueError(f'`memory_limit` must be a size such as "6GB", got {memory_limit!r}.') from error
         self.con.raw_sql("SET enable_progress_bar = false")
+        self.work_folder = work_folder
+        self.rejected = Rejected()
 
-    def read(self, raw: RawFile, columns: list[str]) -> "tuple[ibis.Table, Rejected]":
-        """Give columns of a file as a table with `file_order` (int64, from 0), and what of it is no record."""
-        if raw.format == "parquet":
-            return self._read_parquet(raw, columns), Rejected()
-        paths = [str(path) for path in raw.paths]
+    def read(
+        self, raw: RawFile, columns: dict[str, str], prepare: Prepare | None = None
+    ) -> "tuple[ibis.Table, Rejected]":
+        r"""
+        Read columns of a log.
+
+        Args:
+            raw (`RawFile`): The log.
+            columns (`dict[str, str]`): What to call each column, and its name in the log. Text of any kind comes as
+                strings, lists as lists of strings.
+            prepare (`Callable`, *optional*): Makes what is wanted of these columns, as they are when left out.
+
+        Returns:
+            A table of these columns with `file_order` (int64, from 0), and what of the log is no record.
+        """
+        prepare = prepare or _unchanged
+        if raw.format in ("parquet", "table"):
+            table = self._read_parquet(raw, columns)
+            return table.select(**prepare(table), file_order=table.file_order), Rejected()
+        log: Any = None
+        for paths, constants in _same_partition(raw, columns.values()):
+            copies = {self._local(raw, path): path for path in paths}
+            try:
+                log = self._append(log, self._text(raw, copies, columns, constants, prepare))
+            except Exception as error:
+                if raw.format != "delimited" or "invalid state" not in str(error):
+                    raise
+                copies = {with_one_line_end(path, self.work_folder): path for path in paths}
+                log = self._append(log, self._text(raw, copies, columns, constants, prepare))
+            self._note_rejected(raw, copies)
+        rejected, self.rejected = self.rejected, Rejected()
+        return log.mutate(file_order=log.rowid().cast("int64")), rejected
+
+    def _text(
+        self,
+        raw: RawFile,
+        copies: dict[Path, Path],
+        columns: dict[str, str],
+        constants: dict[str, str | None],
+        prepare: Prepare,
+    ) -> "ibis.Table":
+        paths = [_pattern(path) for path in copies]
         if raw.format == "json":
             # A line that is no JSON object becomes a record without any value.
-            kinds = dict.fromkeys(columns, "VARCHAR")
-            options: dict[str, Any] = {"format": "newline_delimited", "columns": kinds, "ignore_errors": True}
-            table = self.materialize("log", self.con.read_json(paths, **options).select(*columns))
-            return table.mutate(file_order=table.rowid().cast("int64")), Rejected()
-        table = self.con.read_csv(
-            paths,
-            columns=dict.fromkeys(raw.columns, "VARCHAR"),
-            header=raw.header,
-            auto_detect=False,
-            delim=raw.delimiter,
-            quote=raw.quote,
-            escape=raw.quote,
-            encoding=raw.encoding,
-            store_rejects=True,
-            rejects_limit=0,
-        )
-        table = self.materialize("log", table.select(*columns))
-        return table.mutate(file_order=table.rowid().cast("int64")), self._rejected()
+            kinds = {name: "VARCHAR[]" if name in raw.lists else "VARCHAR" for name in columns.values()}
+            kinds = {name: kind for name, kind in kinds.items() if name not in constants}
+            form = "array" if raw.is_array else "newline_delimited"
+            table = self.con.read_json(
+                paths, format=form, columns=kinds, ignore_errors=not raw.is_array, hive_partitioning=False
+            )
+            found = {name: table[name] for name in kinds}
+        else:
+            # Not by name: DuckDB takes two names for one that differ in case only.
+            places = [f"c{number}" for number in range(len(raw.own_columns))]
+            table = self.con.read_csv(
+                paths,
+                columns=dict.fromkeys(places, "VARCHAR"),
+                header=raw.header,
+                auto_detect=False,
+                delim=raw.delimiter,
+                quote=raw.quote,
+                escape=raw.quote,
+                encoding=raw.encoding,
+                store_rejects=True,
+                rejects_limit=0,
+                hive_partitioning=False,
+            )
+            found = {name: table[place] for name, place in zip(raw.own_columns, places, strict=True)}
+        table = table.select(**_chosen(columns, found, constants))
+        return table.select(**prepare(table))
 
-    def _read_parquet(self, raw: RawFile, columns: list[str]) -> "ibis.Table":
+    def _append(self, log: Any, part: "ibis.Table") -> "ibis.Table":
+        if log is None:
+            return self.materialize("log", part)
+        self.con.raw_sql(f"INSERT INTO {log.get_name()} {self.con.compile(part)}")
+        return log
+
+    def _read_parquet(self, raw: RawFile, columns: dict[str, str]) -> "ibis.Table":
         import ibis
         import pyarrow.parquet as pq
 
-        tables, n_before = [], 0
-        for path in raw.paths:
-            table = self.con.read_parquet(path, file_row_number=True)
-            tables.append(table.select(*columns, file_order=(table.file_row_number + n_before).cast("int64")))
+        tables, n_before = {}, 0
+        for path in raw.paths or [_written(raw, self.work_folder)]:
+            table = self.con.read_parquet(
+                _pattern(self._local(raw, path)), file_row_number=True, hive_partitioning=False
+            )
+            # By place: of two names that differ in case only, DuckDB changes one.
+            found = {name: table[place] for name, place in zip(raw.own_columns, table.columns, strict=False)}
+            chosen = _chosen(columns, found, partition_values(path))
+            tables[str(path)] = table.select(**chosen, file_order=(table.file_row_number + n_before).cast("int64"))
             n_before += pq.read_metadata(path).num_rows
-        return tables[0] if len(tables) == 1 else ibis.union(*tables)
+        parts = with_common_types(tables, columns)
+        return parts[0] if len(parts) == 1 else ibis.union(*parts)
 
-    def _rejected(self) -> Rejected:
+    def _local(self, raw: RawFile, path: Path) -> Path:
+        """Return a file that DuckDB reads, whatever the compression or the characters in its name."""
+        if raw.format in ("delimited", "json"):
+            path = readable(path, self.work_folder, _DUCKDB_UNPACKS, raw.format == "json")
+        has_backslash = os.sep != "\\" and "\\" in str(path)
+        return link(path, self.work_folder) if has_backslash and glob.has_magic(str(path)) else path
+
+    def _note_rejected(self, raw: RawFile, copies: dict[Path, Path]) -> None:
+        if raw.format != "delimited":
+            return
         scans = "reject_errors AS e JOIN reject_scans AS s USING (scan_id, file_id)"
         ((n,),) = self.con.raw_sql(f"SELECT count(DISTINCT (file_id, line)) FROM {scans}").fetchall()
         if not n:
-            return Rejected()
-        first = f"SELECT file_path, line, error_message FROM {scans} ORDER BY file_id, line LIMIT 1"
-        ((path, line, message),) = self.con.raw_sql(first).fetchall()
+            return
+        first = f"SELECT file_path, line, error_type FROM {scans} ORDER BY file_id, line LIMIT 1"
+        ((path, line, kind),) = self.con.raw_sql(first).fetchall()
         self.con.raw_sql("DELETE FROM reject_errors")
-        return Rejected(n, f"{path}, line {line}", str(message).splitlines()[0])
+        if self.rejected.n:
+            self.rejected = self.rejected._replace(n=self.rejected.n + n)
+        else:
+            place = f"{copies[Path(path)]}, line {line}"
+            self.rejected = Rejected(
+                n, place, _WRONG_LINES.get(kind, "it is no record").format(n=len(raw.own_columns))
+            )
 
     def materialize(self, name: str, table: "ibis.Table") -> "ibis.Table":
         """Compute a table into one of its own, whose name begins with `name`."""
@@ -151,7 +232,7 @@ class SparkEngine:
             backend = ibis.pyspark
         except (ImportError, AttributeError) as error:
             raise ImportError(
-                '`engine="pyspark"` needs Ibis with PySpark and Java 17 or newer: pip install "hf-seqrec[data,spark]".'
+                f'`engine="pyspark"` needs Ibis with PySpark and Java 17 or newer: {install_hint("data,spark")}.'
             ) from error
         self.work_folder = work_folder
         session = SparkSession.getActiveSession()
@@ -172,42 +253,83 @@ class SparkEngine:
         # A field too many or too few is noticed only if all are read.
         session.conf.set("spark.sql.csv.parser.columnPruning.enabled", "false")
         session.conf.set("spark.sql.session.timeZone", "UTC")
+        # Two columns may have names that differ in case only.
+        session.conf.set("spark.sql.caseSensitive", "true")
         self.session = session
         self.con = backend.connect(session)
         self.tables: list[str] = []
 
-    def read(self, raw: RawFile, columns: list[str]) -> "tuple[ibis.Table, Rejected]":
-        """Give columns of a file as a table with `file_order` (int64, rising), and what of it is no record."""
+    def read(
+        self, raw: RawFile, columns: dict[str, str], prepare: Prepare | None = None
+    ) -> "tuple[ibis.Table, Rejected]":
+        """Read columns of a log; the arguments are those of `DuckDBEngine.read`. `file_order` rises, with gaps."""
         import ibis
         from pyspark.sql import functions
 
-        frames = [self._frame(raw, str(path)) for path in raw.paths]
+        prepare = prepare or _unchanged
+        tables, views = {}, []
+        for path in raw.paths or [_written(raw, self.work_folder)]:
+            frame = self._frame(raw, str(self._local(raw, path)), columns)
+            views.append(ibis.util.gen_name("file"))
+            frame.createTempView(views[-1])
+            table = self.con.table(views[-1])
+            names = [name for name in table.columns if name != _CORRUPT]
+            found = {name: table[place] for name, place in self._places(raw, names).items()}
+            chosen = _chosen(columns, found, partition_values(path))
+            if _CORRUPT in table.columns:
+                chosen[_CORRUPT] = table[_CORRUPT]
+            tables[str(path)] = table.select(**chosen)
+        parts = with_common_types(tables, columns)
         # The partitions of a union stand in the order of what was united.
-        frame = functools.reduce(lambda left, right: left.unionByName(right), frames)
+        frame = self.session.sql(self.con.compile(parts[0] if len(parts) == 1 else ibis.union(*parts)))
         name = ibis.util.gen_name("log")
         numbered = frame.withColumn("file_order", functions.monotonically_increasing_id())
         numbered.write.saveAsTable(name, format="parquet")
+        for view in views:
+            self.session.catalog.dropTempView(view)
         self.tables.append(name)
         table = self.con.table(name)
-        if raw.format != "delimited":
-            return table.select(*columns, "file_order"), Rejected()
+        rejected = Rejected()
+        if raw.format == "delimited":
+            rejected = self._rejected(raw, table)
+            table = table.filter(table[_CORRUPT].isnull()).drop(_CORRUPT)
+        return table.select(**prepare(table), file_order=table.file_order), rejected
+
+    def _rejected(self, raw: RawFile, table: "ibis.Table") -> Rejected:
         wrong = table.filter(table[_CORRUPT].notnull())
         n = wrong.count().to_pyarrow().as_py()
-        rejected = Rejected()
-        if n:
-            first = wrong.file_order.min().to_pyarrow().as_py()
-            row = table.filter(table.file_order < first).count().to_pyarrow().as_py()
-            text = wrong.filter(wrong.file_order == first)[_CORRUPT].to_pyarrow()[0].as_py()
-            rejected = Rejected(n, raw.place(row), f"expected {len(raw.columns)} fields, got {text!r}")
-        return table.filter(table[_CORRUPT].isnull()).select(*columns, "file_order"), rejected
+        if not n:
+            return Rejected()
+        first = wrong.file_order.min().to_pyarrow().as_py()
+        row = table.filter(table.file_order < first).count().to_pyarrow().as_py()
+        text = wrong.filter(wrong.file_order == first)[_CORRUPT].to_pyarrow()[0].as_py()
+        return Rejected(n, raw.place(row), f"expected {len(raw.own_columns)} fields, got {text!r}")
 
-    def _frame(self, raw: RawFile, path: str) -> Any:
-        if raw.format == "parquet":
-            return self.session.read.parquet(path)
-        text = ", ".join(f"`{name}` STRING" for name in raw.columns)
+    def _local(self, raw: RawFile, path: Path) -> Path:
+        """Return a file that Spark reads, whatever the compression or the characters in its name."""
+        if raw.format in ("delimited", "json"):
+            path = readable(path, self.work_folder, _SPARK_UNPACKS, raw.format == "json")
+        is_pattern = any(character in str(path) for character in "*?[]{}\\,")
+        # Spark takes a file whose name begins like this for one of its own.
+        return link(path, self.work_folder) if is_pattern or path.name.startswith(("_", ".")) else path
+
+    def _places(self, raw: RawFile, names: list[str]) -> dict[str, str]:
         if raw.format == "json":
-            return self.session.read.json(path, schema=text)
-        return self.session.read.csv(
+            return {name: name for name in names}
+        return dict(zip(raw.own_columns, names, strict=False))
+
+    def _frame(self, raw: RawFile, path: str, columns: dict[str, str]) -> Any:
+        # No columns from the names of folders: those that are wanted are added.
+        files = {"recursiveFileLookup": True}
+        if raw.format in ("parquet", "table"):
+            return self.session.read.options(**files).parquet(path)
+        if raw.format == "json":
+            keys = [name for name in dict.fromkeys(columns.values()) if name not in raw.partitions]
+            kinds = {name: "ARRAY<STRING>" if name in raw.lists else "STRING" for name in keys}
+            text = ", ".join(f"`{name}` {kind}" for name, kind in kinds.items())
+            return self.session.read.options(**files).json(path, schema=text, multiLine=raw.is_array)
+        text = ", ".join(f"`c{number}` STRING" for number in range(len(raw.own_columns)))
+        return self.session.read.options(**files).csv(
             path,
             schema=f"{text}, `{_CORRUPT}` STRING",
             columnNameOfCorruptRecord=_CORRUPT,
@@ -254,3 +376,58 @@ class SparkEngine:
 
 
 _CORRUPT = "_corrupt_record"
+# DuckDB knows .zst too, but takes one that was cut short for whole.
+_DUCKDB_UNPACKS = (".gz",)
+_SPARK_UNPACKS = (".gz", ".bz2")
+# What is wrong with a line, by what DuckDB calls it.
+_WRONG_LINES = {
+    "MISSING COLUMNS": "it must have {n} fields, found fewer",
+    "TOO MANY COLUMNS": "it must have {n} fields, found more",
+    "UNQUOTED VALUE": "a quote must be closed at the end of its field",
+    "LINE SIZE OVER MAXIMUM": "it must be shorter than 2,000,000 bytes",
+    "INVALID ENCODING": "it must be UTF-8 text",
+}
+
+
+def _unchanged(table: "ibis.Table") -> dict[str, Any]:
+    return {name: table[name] for name in table.columns if name != "file_order"}
+
+
+def _pattern(path: Path) -> str:
+    """Return the pattern that stands for this file and no other."""
+    return glob.escape(str(path))
+
+
+def _chosen(columns: dict[str, str], found: dict[str, Any], constants: dict[str, str | None]) -> dict[str, Any]:
+    """Columns under the names that they get; what a file does not have comes from the names of its folders."""
+    import ibis
+
+    return {
+        name: found[column] if column in found else ibis.literal(constants[column], "string")
+        for name, column in columns.items()
+    }
+
+
+def _same_partition(raw: RawFile, columns: Iterable[str]) -> Iterator[tuple[list[Path], dict[str, str | None]]]:
+    """Yield files that come one after the other from folders of the same values, and these values."""
+    wanted = [name for name in dict.fromkeys(columns) if name in raw.partitions]
+    for values, paths in itertools.groupby(raw.paths, lambda path: [partition_values(path)[name] for name in wanted]):
+        yield list(paths), dict(zip(wanted, values, strict=True))
+
+
+def _written(raw: RawFile, folder: Path) -> Path:
+    """Write a table that is in no file into one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    assert raw.table is not None
+    table = raw.table
+    for number, column in enumerate(table.schema):
+        # The strings of Polars, and pandas' categories.
+        if pa.types.is_string_view(column.type):
+            table = table.set_column(number, column.name, table[number].cast(pa.large_string()))
+        elif pa.types.is_dictionary(column.type):
+            table = table.set_column(number, column.name, table[number].cast(column.type.value_type))
+    path = folder / f"table-{id(raw.table):x}.parquet"
+    pq.write_table(table, path, compression="lz4")
+    return path

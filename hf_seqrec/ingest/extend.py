@@ -1,8 +1,9 @@
 """Fold new events into a dataset folder, so that a checkpoint that was trained on it stays valid."""
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +13,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..data.catalog import Catalog
 from ..data.sequences import SEQUENCES_FOLDER, STATISTICS_FILE, is_dataset_folder
 from .build import BuildArguments
 from .dataset_card import About
-from .dataset_folder import fill_dataset_folder, replacing_folder
+from .dataset_folder import fill_dataset_folder, replacing_dataset_folder
 from .engines import open_engine
 from .log_files import RawFile
 from .numbering import EncodedLog, encode
-from .read_log import UNITS, InteractionsArguments, read_interactions, read_items, select_rows
+from .raw_times import UNITS, whole_seconds
+from .read_log import InteractionsArguments, read_interactions, read_items, reading, select_rows
 from .sequence_files import EventStream, HistoryFiles, histories_table
 
 if TYPE_CHECKING:
     import ibis
 
+logger = logging.get_logger(__name__)
+
+# How a folder was built holds for what is added to it.
+_KEPT_OPTIONS = (
+    "user_column", "item_column", "timestamp_column", "where", "rating_threshold", "rating_column", "min_user_events",
+    "min_item_events",
+)  # fmt: skip
+_OVER_ALL_EVENTS = ("repeats", "max_users", "max_items", "last_n")
+
 
 def extend_dataset(
     folder: str | Path,
-    raw: RawFile | str | Path | Sequence[str | Path],
+    raw: Any,
     arguments: InteractionsArguments | None = None,
     build_arguments: BuildArguments | None = None,
-    items: RawFile | None = None,
+    items: Any = None,
     output: str | Path | None = None,
     about: About | None = None,
     progress: bool = False,
@@ -50,15 +62,17 @@ def extend_dataset(
 
     Args:
         folder (`str`): A dataset folder.
-        raw (`str` or `RawFile`): The log of new events, as for `build_dataset`.
+        raw (`str`, a list of them, a table, or `RawFile`): The log of new events, as for `build_dataset`.
         arguments (`InteractionsArguments`, *optional*):
-            Columns, rows and ratings to keep. `min_item_events` counts the new events of an item that is new; fewer
-            of them are left out. Filters over all events (repeats, k-core over users, most popular ...) are refused:
-            they could take what a checkpoint relies on.
+            Columns, rows and ratings to keep, and how many events a new user or item must have in this log
+            (`min_user_events`, `min_item_events`); users and items that are there keep all of theirs. What is left
+            out is as when the folder was built, where the log has the columns for it. Filters over all events
+            (repeats, most popular ...) are refused: they could take what a checkpoint relies on.
         build_arguments (`BuildArguments`, *optional*): Engine and memory. Files stay as they are; new users get one.
-        items (`RawFile`, *optional*): What is known about the new items, instead of `arguments.items`.
+        items (a file, a table, or `RawFile`, *optional*):
+            What is known about the new items, instead of `arguments.items`.
         output (`str`, *optional*): Another place for the result. The folder itself is replaced when left out, at the
-            end: see `replacing_folder`.
+            end: see `replacing_dataset_folder`.
         about (`About`, *optional*): What the card says of the source.
         progress (`bool`, *optional*, defaults to `False`): Whether to show a progress bar.
 
@@ -75,21 +89,25 @@ def extend_dataset(
     folder = Path(folder)
     if not is_dataset_folder(folder):
         raise FileNotFoundError(f"`folder` must be a dataset folder to add to, {folder} is none. Build one first.")
-    raw = raw if isinstance(raw, RawFile) else RawFile.open(raw)
+    raw = RawFile.open(raw)
     arguments, build_arguments = arguments or InteractionsArguments(), build_arguments or BuildArguments()
     _check_filters(arguments)
-    items = items or (RawFile.open(arguments.items) if arguments.items else None)
-    with replacing_folder(output or folder) as new, tqdm(total=2, disable=not progress) as bar:
+    items = arguments.items if items is None else items
+    items = None if items is None else RawFile.open(items)
+    old = _OldFolder(folder)
+    arguments = _as_built(arguments, old.statistics.get("source", {}), raw)
+    with replacing_dataset_folder(output or folder) as new, tqdm(total=2, disable=not progress) as bar:
         work = new / "work"
         work.mkdir()
         engine = open_engine(build_arguments.engine, work, build_arguments.memory_limit)
         try:
             bar.set_description(f"Reading {raw.name}")
             log = read_interactions(engine, raw, arguments)
-            encoded = encode(engine, select_rows(log.events, arguments))
-            old = _OldFolder(folder)
-            catalog, rows = _extend_catalog(old.catalog, engine, encoded, arguments, items)
-            user_ids, positions = _extend_users(old.user_ids, encoded)
+            with reading(raw):
+                encoded = encode(engine, select_rows(log.events, arguments))
+            users, found = _enough_events(engine, encoded, old, arguments)
+            catalog, rows = _extend_catalog(old.catalog, engine, found, arguments, items)
+            user_ids, positions = _extend_users(old.user_ids, users)
             events = _new_events(engine, encoded, rows, positions, UNITS[log.time_unit])
             bar.update()
 
@@ -211,15 +229,50 @@ def _flat(group: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]
     return lengths, rows, times
 
 
+def _enough_events(
+    engine: Any, encoded: EncodedLog, old: _OldFolder, arguments: InteractionsArguments
+) -> tuple[pa.Table, pa.Table]:
+    """Give the users and the items of the log: those that are there already, and new ones with enough events."""
+    least = {"user": arguments.min_user_events, "item": arguments.min_item_events}
+    known_ids = {"user": old.user_ids, "item": old.catalog.item_ids}
+    found = {"user": encoded.users.order_by("user").to_pyarrow(), "item": encoded.items.order_by("item").to_pyarrow()}
+    is_known = {
+        key: pc.is_in(table[f"{key}_id"].cast(pa.string()), value_set=known_ids[key]).combine_chunks()
+        for key, table in found.items()
+    }
+    # As the k-core: an item that goes may leave a user with too few events.
+    while True:
+        n_before = {key: len(table) for key, table in found.items()}
+        for key, other in (("user", "item"), ("item", "user")):
+            is_kept = pc.or_(is_known[key], pc.greater_equal(found[key]["n"], least[key]))
+            if pc.all(is_kept).as_py():
+                continue
+            found[key] = found[key].filter(is_kept)
+            is_known[key] = is_known[key].filter(pc.fill_null(is_kept, False).combine_chunks())
+            counts = _counts(engine, encoded.events, found, other)
+            place = pc.index_in(found[other][other], value_set=counts[other])
+            n = pc.fill_null(counts["n"].take(place), 0)
+            found[other] = found[other].set_column(found[other].column_names.index("n"), "n", n)
+        if n_before == {key: len(table) for key, table in found.items()}:
+            return found["user"], found["item"]
+
+
+def _counts(engine: Any, events: "ibis.Table", kept: dict[str, pa.Table], key: str) -> pa.Table:
+    """Count the events of each user or item, of the users and items that are kept."""
+    import ibis
+
+    for other, table in kept.items():
+        events = events.semi_join(engine.materialize("kept", ibis.memtable(table.select([other]))), other)
+    return events.group_by(key).agg(n=events.count()).to_pyarrow()
+
+
 def _extend_catalog(
-    old: Catalog, engine: Any, encoded: EncodedLog, arguments: InteractionsArguments, items: RawFile | None
+    old: Catalog, engine: Any, found: pa.Table, arguments: InteractionsArguments, items: RawFile | None
 ) -> tuple[Catalog, pa.Table]:
-    """Give the catalog with the new items, and the row of each item of the log: `item`, `row`."""
-    found = encoded.items.order_by("item").to_pyarrow()
+    """Give the catalog with the new items, and the row of each item that is kept: `item`, `row`."""
     index = pc.index_in(found["item_id"].cast(pa.string()), value_set=old.item_ids).combine_chunks()
     rows = pc.add(pc.fill_null(index, -1), 1).to_numpy(zero_copy_only=False).astype(np.int64)
-    enough = found["n"].to_numpy() >= arguments.min_item_events
-    is_new = (rows == 0) & enough
+    is_new = rows == 0
     rows[is_new] = old.n_items + 1 + np.arange(is_new.sum())
     new_ids = found["item_id"].filter(pa.array(is_new)).combine_chunks().cast(pa.string())
     new = pa.table(
@@ -235,13 +288,11 @@ def _extend_catalog(
     table = table.set_column(
         table.column_names.index("count"), "count", pc.fill_null(table["count"], 0).cast(pa.int64())
     )
-    chosen = rows > 0
-    return Catalog(table), pa.table({"item": found["item"].filter(pa.array(chosen)), "row": pa.array(rows[chosen])})
+    return Catalog(table), pa.table({"item": found["item"], "row": pa.array(rows)})
 
 
-def _extend_users(old: pa.StringArray, encoded: EncodedLog) -> tuple[pa.StringArray, pa.Table]:
-    """Give all users' raw ids, and the position of each user of the log: `user`, `position`."""
-    found = encoded.users.order_by("user").to_pyarrow()
+def _extend_users(old: pa.StringArray, found: pa.Table) -> tuple[pa.StringArray, pa.Table]:
+    """Give all users' raw ids, and the position of each user that is kept: `user`, `position`."""
     ids = found["user_id"].combine_chunks().cast(pa.string())
     index = pc.fill_null(pc.index_in(ids, value_set=old), -1).to_numpy(zero_copy_only=False).astype(np.int64)
     is_new = index < 0
@@ -258,8 +309,9 @@ def _new_events(
 
     places = (engine.materialize("places", ibis.memtable(table)) for table in (rows, positions))
     events = encoded.events.join(next(places), "item").join(next(places), "user")
-    timestamp = events.time if units_per_second == 1 else (events.time // units_per_second).cast("int64")
-    events = events.mutate(timestamp=timestamp).order_by("position", "time", "file_order")
+    events = events.mutate(timestamp=whole_seconds(events.time, units_per_second)).order_by(
+        "position", "time", "file_order"
+    )
     return events.select("position", "row", "timestamp")
 
 
@@ -286,16 +338,32 @@ def _step(raw: RawFile, merge: _Merge, catalog: Catalog) -> dict[str, Any]:
 
 def _left_out(merge: _Merge, encoded: EncodedLog) -> str:
     rare = encoded.n_interactions - merge.n_known
-    return f"{merge.n_known:,} of its events are there already, {rare:,} are of new items with too few events"
+    return f"{merge.n_known:,} of its events are there already, {rare:,} are of new users or items with too few events"
+
+
+def _as_built(arguments: InteractionsArguments, source: dict[str, Any], raw: RawFile) -> InteractionsArguments:
+    """Fill in what is left out with how the folder was built."""
+    defaults = InteractionsArguments()
+    options = {}
+    for name in _KEPT_OPTIONS:
+        built_with = source.get(name, getattr(defaults, name))
+        if getattr(arguments, name) != getattr(defaults, name) or built_with == getattr(defaults, name):
+            continue
+        # A column of that log need not be one of this.
+        if not name.endswith("_column") or built_with in raw.columns:
+            options[name] = built_with
+    given_up = [name for name in _OVER_ALL_EVENTS if name in source and source[name] != getattr(defaults, name)]
+    if given_up:
+        logger.warning(
+            f"The folder was built with `{'`, `'.join(given_up)}`, which looks at all events and is not applied to "
+            "those that are added. Build the dataset anew where it must hold."
+        )
+    return dataclasses.replace(arguments, **options)
 
 
 def _check_filters(arguments: InteractionsArguments) -> None:
     defaults = InteractionsArguments()
-    wrong = [
-        name
-        for name in ("repeats", "max_users", "max_items", "last_n", "min_user_events")
-        if getattr(arguments, name) != getattr(defaults, name)
-    ]
+    wrong = [name for name in _OVER_ALL_EVENTS if getattr(arguments, name) != getattr(defaults, name)]
     if wrong:
         raise ValueError(
             f"`{'`, `'.join(wrong)}` must be left out when events are added: such a filter looks at all events and "

@@ -3,21 +3,23 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.catalog import CATALOG_FILE
 from ..data.global_time_split import GlobalTimeSplit, global_time_split
 from ..data.leave_one_out import LeaveOneOut, leave_one_out
-from ..data.sequences import STATISTICS_FILE, Sequences, is_dataset_folder, load_sequences
+from ..data.sequences import STATISTICS_FILE, Sequences, fetch_dataset, is_dataset_folder, load_sequences
 from .build import build_dataset
-from .log_files import ENDINGS
-from .read_log import InteractionsArguments
+from .log_files import ENDINGS, RawFile
+from .read_log import InteractionsArguments, choose_columns
 from .synthetic import build_synthetic
 
 SYNTHETIC = "synthetic"
 # Raise when the same log and arguments give another folder than before.
-_BUILD_VERSION = 2
+_BUILD_VERSION = 3
 
 
 def resolve_dataset(
@@ -52,38 +54,87 @@ def resolve_dataset(
     try:
         return load_sequences(folder, timestamps=timestamps)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'`dataset` must be "{SYNTHETIC}", a dataset folder, the id of a dataset on the Hub, or a file of '
-            f"interactions ({', '.join(ENDINGS)}), got {str(name_or_path)!r}. {error}"
-        ) from error
+        raise _no_dataset(name_or_path, error) from error
 
 
-def resolve_folder(name_or_path: str | Path, output_dir: str | Path, **options: Any) -> str:
-    """Return the folder of a dataset (built first where it is a log) or its id on the Hub; see [`resolve_dataset`]."""
+def check_dataset(name_or_path: str | Path, **options: Any) -> None:
+    """
+    Raise where a dataset is not there or does not look like one, before anything is built or written for it.
+
+    Of a log the header is read, of a dataset on the Hub the catalog is fetched. Arguments as in [`resolve_dataset`].
+
+    Raises:
+        FileNotFoundError: if it is none of what [`resolve_dataset`] takes.
+        ValueError: if options are given for something that is already a dataset, or a log lacks a column.
+    """
     options = {name: value for name, value in options.items() if value is not None}
-    path, built = Path(name_or_path), Path(output_dir) / "dataset"
+    path = Path(name_or_path)
     if path.is_file():
-        return _from_log(path, built, InteractionsArguments(**options))
+        arguments = InteractionsArguments(**options)
+        choose_columns(RawFile.open(path), arguments)
+        return
+    _check_no_log(name_or_path, options)
+    if str(name_or_path) == SYNTHETIC:
+        return
+    try:
+        folder = path if path.is_dir() else fetch_dataset(str(name_or_path), None, [CATALOG_FILE])
+    except FileNotFoundError as error:
+        raise _no_dataset(name_or_path, error) from error
+    # Its sequences are fetched later.
+    is_dataset = is_dataset_folder(folder) if path.is_dir() else (folder / CATALOG_FILE).is_file()
+    if not is_dataset:
+        raise _no_dataset(name_or_path, "It has no catalog.parquet with sequences/*.parquet.")
+
+
+def _no_dataset(name_or_path: str | Path, reason: object) -> FileNotFoundError:
+    return FileNotFoundError(
+        f'`dataset` must be "{SYNTHETIC}", a dataset folder, the id of a dataset on the Hub, or a file of '
+        f"interactions ({', '.join(ENDINGS)}), got {str(name_or_path)!r}. {reason}"
+    )
+
+
+def _check_no_log(name_or_path: str | Path, options: dict[str, Any]) -> None:
+    """Refuse what only a log could have: options for reading it, or its ending."""
     if options:
         raise ValueError(
             f"`{'`, `'.join(options)}` must be left out unless the dataset is a file of interactions; {name_or_path} "
             f"is none."
         )
+    if Path(name_or_path).suffix.lower() in ENDINGS:
+        raise FileNotFoundError(
+            f"`dataset` must be a file of interactions that exists, there is none at {name_or_path}."
+        )
+
+
+def resolve_folder(
+    name_or_path: str | Path, output_dir: str | Path, check: Callable[[Path], None] | None = None, **options: Any
+) -> str:
+    r"""
+    Return the folder of a dataset (built first where it is a log) or its id on the Hub.
+
+    Args:
+        name_or_path, output_dir, options: See [`resolve_dataset`].
+        check (`Callable[[Path], None]`, *optional*): Is given the folder that is built from a log before it takes the
+            place of an earlier one; what it raises leaves that as it was.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    path, built = Path(name_or_path), Path(output_dir) / "dataset"
+    if path.is_file():
+        return _from_log(path, built, InteractionsArguments(**options), check)
+    _check_no_log(name_or_path, options)
     if str(name_or_path) == SYNTHETIC:
         fingerprint = _fingerprint(SYNTHETIC)
         if not _was_built(built, fingerprint):
             build_synthetic(built, fingerprint=fingerprint)
         return str(built)
-    if path.suffix.lower() in ENDINGS:
-        raise FileNotFoundError(f"`dataset` must be a file of interactions that exists, there is none at {path}.")
     return str(name_or_path)
 
 
-def _from_log(log: Path, built: Path, arguments: InteractionsArguments) -> str:
+def _from_log(log: Path, built: Path, arguments: InteractionsArguments, check: Callable[[Path], None] | None) -> str:
     items = Path(arguments.items) if arguments.items else log.with_suffix(".item")
     fingerprint = _fingerprint(dataclasses.asdict(arguments), _state(log), _state(items))
     if not _was_built(built, fingerprint):
-        build_dataset(log, built, arguments, fingerprint=fingerprint)
+        build_dataset(log, built, arguments, fingerprint=fingerprint, check=check)
     return str(built)
 
 
@@ -117,7 +168,7 @@ class DataArguments(InteractionsArguments):
     dataset: str = field(
         default="synthetic",
         metadata={
-            "help": "`synthetic`, a dataset folder (see dataset_scripts/), the id of one on the Hub, or a file of "
+            "help": "`synthetic`, a dataset folder (see `hf-seqrec build`), the id of one on the Hub, or a file of "
             "interactions (.inter, .csv, .tsv, .jsonl, .parquet)."
         },
     )

@@ -21,7 +21,9 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
+from ..installing import install_hint
 from .download import download, file_digest, naming_full_disk, require_space
+from .text_files import COMPRESSIONS
 
 # How to unpack what is around a tar file, by ending. A .gz that is no .tar.gz is one compressed file and stays it.
 _TAR: dict[str, Callable[[Any], Any]] = {
@@ -32,8 +34,6 @@ _TAR: dict[str, Callable[[Any], Any]] = {
     ".tar.xz": lzma.open,
 }
 ARCHIVES = (".zip", *_TAR)
-# Text that the engines read without unpacking it.
-_COMPRESSED = ".gz"
 # What pip calls the packages behind remote file systems, where one of our extras brings them.
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _TAR_END = bytes(1024)
@@ -73,7 +73,7 @@ class RawSource:
                 (`https://`, `hf://datasets/...`, `s3://` and what else fsspec knows), or several of these.
             work_folder (`str`): Where members of archives are unpacked to. Belongs to the caller, who removes it.
             wanted (`Sequence[str]`):
-                Patterns of file names. `*.csv` also stands for `*.csv.gz`: compressed text is read as it is.
+                Patterns of file names. `*.csv` also stands for `*.csv.gz` and other compressed text.
             download_folder (`str`, *optional*): Where downloads go; `work_folder` if not given.
             progress (`bool`, *optional*, defaults to `True`): Whether to show progress bars.
 
@@ -145,7 +145,7 @@ def locate(
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    bare = name.removesuffix(_COMPRESSED)
+    bare = next((name.removesuffix(packed) for packed in COMPRESSIONS if name.endswith(packed)), name)
     return any(fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(bare, pattern) for pattern in patterns)
 
 
@@ -182,11 +182,11 @@ def _fetch(address: str, wanted: Sequence[str], folder: Path, progress: bool) ->
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        how = f'pip install "hf-seqrec[{extra}]"' if extra else f"see what fsspec says: {error}"
+        how = install_hint(extra) if extra else f"see what fsspec says: {error}"
         raise ImportError(f"{address} needs a package that is not installed: {how}.") from error
     except ValueError as error:
         raise ValueError(f"`raw` must be an address that fsspec knows, got {address}: {error}.") from error
-    if glob.has_magic(path):
+    if glob.has_magic(path) and not system.exists(path):
         names = sorted(name for name in system.glob(path) if system.isfile(name))
     elif system.isdir(path):
         names = sorted(system.find(path))

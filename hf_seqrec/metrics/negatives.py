@@ -18,7 +18,7 @@ _ROUNDS = 4
 
 class PopularityWeights(NamedTuple):
     r"""
-    What popularity sampling needs of a catalog, computed once by [`popularity_weights`].
+    What drawing by popularity needs of a catalog, computed once by [`popularity_weights`].
 
     Fields:
         weights (`(vocab_size,)`): Of each row; 0 for what is never drawn.
@@ -54,7 +54,7 @@ def draw_negatives(
     seen: ArrayLike | Sequence[Sequence[int]],
     vocab_size: int,
     n_negatives: int = 100,
-    sampling: str = "uniform",
+    distribution: str = "uniform",
     item_counts: ArrayLike | PopularityWeights | None = None,
     alpha: float = 1.0,
     seed: int = 0,
@@ -63,15 +63,15 @@ def draw_negatives(
     r"""
     Return negatives for each user, `(b, n_negatives)` catalog rows, all different within a user.
 
-    With `sampling="popularity"` an item is drawn with a probability that grows as its count to the power of `alpha`,
-    one after the other without replacement (items without a count are never drawn).
+    With `distribution="popularity"` an item's probability grows as its count to the power of `alpha`; they are drawn
+    one after the other, without replacement (items without a count are never drawn).
 
     Args:
         targets (array of shape `(b,)`): Row of each user's held-out item.
         seen (array of shape `(b, s)`, or one sequence of rows per user): Rows of each user's history; 0 is padding.
         vocab_size (`int`): Rows of the catalog, the padding row 0 included; items are rows 1 to `vocab_size - 1`.
         n_negatives (`int`, *optional*, defaults to 100): Negatives per user.
-        sampling (`str`, *optional*, defaults to `"uniform"`): `"uniform"` or `"popularity"`.
+        distribution (`str`, *optional*, defaults to `"uniform"`): `"uniform"` or `"popularity"`.
         item_counts (array of shape `(vocab_size,)` or [`PopularityWeights`], *optional*): Interactions of each row in
             training, or what `popularity_weights` made of them; for `"popularity"` only.
         alpha (`float`, *optional*, defaults to 1.0): Power of the counts; for `"popularity"` only.
@@ -98,7 +98,7 @@ def draw_negatives(
         )
     if n_negatives < 1:
         raise ValueError(f"`n_negatives` must be at least 1, got {n_negatives}.")
-    popularity = _popularity(sampling, item_counts, alpha, vocab_size)
+    popularity = _popularity(distribution, item_counts, alpha, vocab_size)
     negatives = np.empty((len(target_rows), n_negatives), dtype=np.int64)
     for i, (target, history, user) in enumerate(zip(target_rows, seen, user_numbers, strict=True)):  # type: ignore[arg-type]
         # Sorted and without repeats; the padding row is never a negative.
@@ -123,32 +123,35 @@ def draw_negatives(
     return negatives
 
 
-def protocol_name(n_negatives: int, sampling: str = "uniform", alpha: float = 1.0) -> str:
+def protocol_name(n_negatives: int, distribution: str = "uniform", alpha: float = 1.0) -> str:
     """
     Return what follows a metric's name under a sampled protocol: `100_uniform`, or `100_popularity^0.75`.
 
     Raises:
-        ValueError: if `sampling` is neither `"uniform"` nor `"popularity"`.
+        ValueError: if `distribution` is neither `"uniform"` nor `"popularity"`.
     """
-    _check_sampling(sampling)
-    power = f"^{alpha:g}" if sampling == "popularity" and alpha != 1 else ""
-    return f"{n_negatives}_{sampling}{power}"
+    _check_distribution(distribution)
+    power = f"^{alpha:g}" if distribution == "popularity" and alpha != 1 else ""
+    return f"{n_negatives}_{distribution}{power}"
 
 
-def _check_sampling(sampling: str) -> None:
-    if sampling not in ("uniform", "popularity"):
-        raise ValueError(f"`sampling` must be 'uniform' or 'popularity', got {sampling!r}.")
+def _check_distribution(distribution: str) -> None:
+    if distribution not in ("uniform", "popularity"):
+        raise ValueError(f"`distribution` must be 'uniform' or 'popularity', got {distribution!r}.")
 
 
 def _popularity(
-    sampling: str, item_counts: ArrayLike | PopularityWeights | None, alpha: float, vocab_size: int
+    distribution: str, item_counts: ArrayLike | PopularityWeights | None, alpha: float, vocab_size: int
 ) -> PopularityWeights | None:
     """Return the weights of the rows, or `None` where all items weigh the same."""
-    _check_sampling(sampling)
-    if sampling == "uniform":
+    _check_distribution(distribution)
+    if distribution == "uniform":
         return None
     if item_counts is None:
-        raise ValueError("`item_counts` must be given to sample by popularity: the `count` column of the catalog.")
+        raise ValueError(
+            "`item_counts` must be given to draw by popularity: how often each row is in the training histories: "
+            "`leave_one_out(folder).train.item_counts()`. The catalog's `count` column knows what is held out, too."
+        )
     if not isinstance(item_counts, PopularityWeights):
         return popularity_weights(item_counts, vocab_size, alpha)
     if len(item_counts.weights) != vocab_size:

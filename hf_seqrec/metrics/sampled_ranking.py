@@ -33,7 +33,7 @@ Args:
     references: catalog row of each user's held-out item ("scores" only).
     seen_items: catalog rows of each user's history, padded with 0 or not ("scores" only).
     k: a cut-off or several, at most n + 1; 1, 5, 10 and 20 by default.
-    sampling: "uniform" (the default) or "popularity". With "candidates", how they were drawn, for the results' names.
+    distribution: "uniform" (the default) or "popularity". With "candidates", how they were drawn, for the names.
     alpha: power of the counts for "popularity"; 1 by default.
     n_negatives: negatives per user, 100 by default ("scores" only).
     item_counts: interactions of every catalog row in training ("scores" with "popularity" only).
@@ -52,7 +52,7 @@ class SampledRanking(evaluate.Metric):
     >>> scores = [[0.0, 0.9, 0.5, 0.1, 0.2]]
     >>> metric.compute(predictions=scores, references=[2], seen_items=[[1]], k=1, n_negatives=2)
     {'hr@1_2_uniform': 1.0, 'ndcg@1_2_uniform': 1.0, 'mrr@1_2_uniform': 1.0}
-    >>> SampledRanking("candidates").compute(predictions=[[0.5, 0.9, 0.1]], k=1, sampling="popularity")
+    >>> SampledRanking("candidates").compute(predictions=[[0.5, 0.9, 0.1]], k=1, distribution="popularity")
     {'hr@1_2_popularity': 0.0, 'ndcg@1_2_popularity': 0.0, 'mrr@1_2_popularity': 0.0}
     ```
     """
@@ -80,7 +80,7 @@ class SampledRanking(evaluate.Metric):
         references: Sequence[int] | None = None,
         seen_items: Sequence[Sequence[int]] | None = None,
         k: int | Sequence[int] | None = None,
-        sampling: str = "uniform",
+        distribution: str = "uniform",
         alpha: float = 1.0,
         n_negatives: int = 100,
         item_counts: Sequence[float] | None = None,
@@ -89,9 +89,9 @@ class SampledRanking(evaluate.Metric):
         scores = np.asarray(predictions)
         if references is not None and seen_items is not None:
             negatives = draw_negatives(
-                references, seen_items, scores.shape[1], n_negatives, sampling, item_counts, alpha, seed
+                references, seen_items, scores.shape[1], n_negatives, distribution, item_counts, alpha, seed
             )
             scores = np.take_along_axis(scores, np.column_stack([references, negatives]), axis=1)
-        protocol = protocol_name(scores.shape[1] - 1, sampling, alpha)
+        protocol = protocol_name(scores.shape[1] - 1, distribution, alpha)
         results = ranking_metrics(ranks_from_candidates(scores), cut_offs_within(scores.shape[-1], k))
         return {f"{name}_{protocol}": value for name, value in results.items()}

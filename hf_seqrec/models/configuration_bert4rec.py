@@ -1,5 +1,6 @@
 """Configuration of BERT4Rec."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -46,15 +47,15 @@ class BERT4RecConfig(SeqRecConfig):
     # Padding, row 0, and the mask, the last row.
     n_special_rows = 2
 
-    vocab_size: int = 3418
+    vocab_size: int = field(default=3418, metadata={"in_recipes": False})
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
-    attention_probs_dropout_prob: float = 0.2
+    attention_probs_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     hidden_act: str = "gelu"
     intermediate_size: int | None = None
     max_position_embeddings: int = 200
-    mask_probability: float = 0.2
-    mask_last_probability: float = 1 / 11
+    mask_probability: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
+    mask_last_probability: int | float = field(default=1 / 11, metadata={"free_in_fine_tuning": True})
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -1,5 +1,6 @@
 """Configuration of GRU4Rec."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -31,7 +32,7 @@ class GRU4RecConfig(SeqRecConfig):
     model_type = "gru4rec"
 
     gru_hidden_size: int = 128
-    hidden_dropout_prob: float = 0.3
+    hidden_dropout_prob: int | float = field(default=0.3, metadata={"free_in_fine_tuning": True})
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

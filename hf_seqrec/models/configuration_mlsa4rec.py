@@ -1,5 +1,6 @@
 """Configuration of MLSA4Rec."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -38,10 +39,10 @@ class MLSA4RecConfig(WholeHistoryConfig):
     model_type = "mlsa4rec"
 
     num_hidden_layers: int = 2
-    hidden_dropout_prob: float = 0.1
+    hidden_dropout_prob: int | float = field(default=0.1, metadata={"free_in_fine_tuning": True})
     num_interests: int = 20
     num_attention_heads: int = 8
-    attention_probs_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: int | float = field(default=0.1, metadata={"free_in_fine_tuning": True})
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -1,5 +1,6 @@
 """Configuration of MoEMaTrRec."""
 
+from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -18,9 +19,9 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
     matrix.
 
     Args:
-        gate (`"sequence"` or `"token"`, *optional*, defaults to `"sequence"`):
+        gate (`"sequence"`, `"token"` or `"constant"`, *optional*, defaults to `"sequence"`):
             What decides how much of Mamba and how much of the attention an item gets: the mean of the history up to
-            it, or the item alone.
+            it, the item alone, or nothing: two learned scalars, with which the proposal's numbers on LFM-1b were made.
         max_position_embeddings (`int`, *optional*, defaults to 200):
             Longest history that the model can take: it learns an embedding of each position.
         num_attention_heads (`int`, *optional*, defaults to 1):
@@ -41,12 +42,12 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
 
     model_type = "moematrrec"
 
-    gate: Literal["sequence", "token"] = "sequence"
+    gate: Literal["sequence", "token", "constant"] = "sequence"
     max_position_embeddings: int = 200
     num_attention_heads: int = 1
-    attention_probs_dropout_prob: float = 0.2
+    attention_probs_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     intermediate_size: int | None = None
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: int | float = 1e-6
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -54,3 +55,13 @@ class MoEMaTrRecConfig(WholeHistoryConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         self._check_at_least_one("intermediate_size")
+
+    @property
+    def note(self) -> str | None:
+        """What a card says of this variant of the model."""
+        gates = {
+            "sequence": "looks at the mean of the history up to each item, as published",
+            "token": "looks at each item alone",
+            "constant": "is constant: two learned scalars, as in the proposal's runs on LFM-1b",
+        }
+        return f"The gate between Mamba and attention {gates[self.gate]} (`gate={self.gate!r}`)."

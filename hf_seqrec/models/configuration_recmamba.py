@@ -8,8 +8,10 @@ from .configuration_state_space import StateSpaceConfig
 @strict
 class RecMambaConfig(StateSpaceConfig):
     r"""
-    Configuration of [`RecMamba`]. Defaults are those of the authors' code (https://github.com/nancheng58/RecMamba),
-    where width, state and kernel are written into the model, and of its example for histories of 2,000 items.
+    Configuration of [`RecMamba`]. Width, state and kernel are those written into the authors' model
+    (https://github.com/nancheng58/RecMamba), and the dropout is that of its README's example (.2; its script's default
+    is .5). The example has 5,000 positions and the script's default is 20; 2,000 is the length for which the README
+    says what memory it takes.
 
     `initializer="reference"` draws every matrix with Xavier's normal distribution, as the authors' script does, those
     of the state space included.

@@ -1,5 +1,6 @@
 """Configuration of SASRec."""
 
+from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -44,11 +45,11 @@ class SASRecConfig(SeqRecConfig):
 
     num_hidden_layers: int = 2
     num_attention_heads: int = 1
-    attention_probs_dropout_prob: float = 0.2
+    attention_probs_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     hidden_act: str = "relu"
     max_position_embeddings: int = 200
     # Of both reference codes.
-    layer_norm_eps: float = 1e-8
+    layer_norm_eps: int | float = 1e-8
     normalization: Literal["query", "pre", "post"] = "query"
     position_order: Literal["first", "last"] = "first"
     attend_to_padding: bool = False

@@ -1,5 +1,6 @@
 """Configuration shared by every sequential recommender: the catalog's size and the fields each network has."""
 
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -14,6 +15,10 @@ DEFAULT_NEGATIVES = {"full_softmax": None, "sampled_softmax": 512, "bce": 1, "gb
 class SeqRecConfig(PreTrainedConfig):
     r"""
     Base of all configurations. Each model's own configuration adds the fields of its network.
+
+    A field's metadata say how a run may set it: `in_recipes=False` is not an argument of a run (it follows from the
+    catalog, from the training arguments or from how the model is used); no weight depends on what is
+    `free_in_fine_tuning`; and what is `of_the_machine` says how to compute, not what, so a resumed run may change it.
 
     Args:
         vocab_size (`int`, *optional*, defaults to 3417):
@@ -39,8 +44,13 @@ class SeqRecConfig(PreTrainedConfig):
             Negatives of each position; `None` with the full softmax.
         gbce_t (`float`, *optional*, defaults to 0.75):
             Calibration of `"gbce"`, in [0, 1].
+        constant_bias (`bool`, *optional*, defaults to `True`):
+            Whether `"bce"` and `"gbce"` add a constant to all scores, see [`bce_loss`].
         label_smoothing (`float`, *optional*, defaults to 0.0):
             Share of each target, in [0, 1], that the full softmax spreads over all items in training.
+        catalog_fingerprint (`str`, *optional*):
+            [`Catalog.fingerprint`] of the catalog whose rows the model knows; `None` where it is not recorded. Another
+            catalog is refused.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -49,20 +59,24 @@ class SeqRecConfig(PreTrainedConfig):
     model_type = "seqrec"
     # Rows of the item embedding that are no items: padding, row 0.
     n_special_rows = 1
+    # With 0 where the embeddings alone make a model.
+    fewest_hidden_layers = 1
 
-    vocab_size: int = 3417
+    vocab_size: int = field(default=3417, metadata={"in_recipes": False})
     hidden_size: int = 64
     num_hidden_layers: int = 1
-    hidden_dropout_prob: float = 0.2
+    hidden_dropout_prob: int | float = field(default=0.2, metadata={"free_in_fine_tuning": True})
     max_position_embeddings: int | None = None
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    item_loss: str = "full_softmax"
-    num_negatives: int | None = None
-    gbce_t: float = 0.75
-    label_smoothing: float = 0.0
-    pad_token_id: int | None = 0
-    use_cache: bool = False
+    initializer_range: int | float = 0.02
+    layer_norm_eps: int | float = 1e-12
+    item_loss: str = field(default="full_softmax", metadata={"in_recipes": False})
+    num_negatives: int | None = field(default=None, metadata={"in_recipes": False})
+    gbce_t: int | float = field(default=0.75, metadata={"in_recipes": False})
+    constant_bias: bool = field(default=True, metadata={"in_recipes": False})
+    label_smoothing: int | float = field(default=0.0, metadata={"in_recipes": False})
+    catalog_fingerprint: str | None = field(default=None, metadata={"in_recipes": False})
+    pad_token_id: int | None = field(default=0, metadata={"in_recipes": False})
+    use_cache: bool = field(default=False, metadata={"in_recipes": False})
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.n_items < 1:
@@ -71,9 +85,9 @@ class SeqRecConfig(PreTrainedConfig):
                 f"least {self.n_special_rows + 1}, got {self.vocab_size}. "
                 f"Pass `{type(self).__name__}.vocab_size_for(catalog.n_items)`."
             )
-        for name in ("hidden_size", "num_hidden_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("hidden_size", 1), ("num_hidden_layers", self.fewest_hidden_layers)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if not 0.0 <= self.hidden_dropout_prob < 1.0:
             raise ValueError(f"`hidden_dropout_prob` must be in [0, 1), got {self.hidden_dropout_prob}.")
         if self.max_position_embeddings is not None and self.max_position_embeddings < 1:
@@ -106,6 +120,11 @@ class SeqRecConfig(PreTrainedConfig):
     @property
     def stateless_because(self) -> str | None:
         """Why no state can be carried from one call to the next; `None` where it can."""
+        return None
+
+    @property
+    def note(self) -> str | None:
+        """What a card says of this variant of the model; `None` where there is nothing to say."""
         return None
 
     def _check_attention(self) -> None:

@@ -1,6 +1,7 @@
 """What the configurations of all recommenders with Mamba blocks share."""
 
 import math
+from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -28,8 +29,9 @@ class StateSpaceConfig(SeqRecConfig):
             `"mamba"` keeps the state-space parameters as Mamba initialises them and draws matrices and embeddings
             with `initializer_range`. `"reference"` does as the authors' repository does; each model says what that is.
         scan_backend (`str`, *optional*):
-            How scan and convolution are computed: `"reference"`, `"chunked"`, `"numba"`, `"triton"` or `"mamba_ssm"`.
-            By default the fastest way that each call can take. Not saved: it is about a machine, not about a model.
+            How scan and convolution are computed: `"reference"`, `"chunked"`, or one of the kernels of
+            `hf_seqrec/ops`. By default the fastest way that each call can take. Not saved: it is about a machine, not
+            about a model.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -39,11 +41,11 @@ class StateSpaceConfig(SeqRecConfig):
     conv_kernel: int = 4
     expand: int = 2
     time_step_rank: int | None = None
-    time_step_min: float = 0.001
-    time_step_max: float = 0.1
-    time_step_floor: float = 1e-4
+    time_step_min: int | float = 0.001
+    time_step_max: int | float = 0.1
+    time_step_floor: int | float = 1e-4
     initializer: Literal["mamba", "reference"] = "mamba"
-    scan_backend: Literal["reference", "chunked", "numba", "triton", "mamba_ssm"] | None = None
+    scan_backend: str | None = field(default=None, metadata={"of_the_machine": True})
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -1,14 +1,9 @@
 """Padding: histories arrive padded on either side, and every encoder sees them padded on the right."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-# Positions (padding counted) that a group of rows should at least have: below, calls cost more than padding.
-_POSITIONS_PER_GROUP = 4096
 
 
 class RightPadded(NamedTuple):
@@ -62,33 +57,6 @@ def last_of_each(hidden_states: Tensor, lengths: Tensor | None) -> Tensor:
     last = lengths.clamp(min=1) - 1
     # Not `len`, which is a number when torch traces this for any number of rows.
     return hidden_states[torch.arange(last.shape[0], device=last.device), last][:, None]
-
-
-def encode_by_length(
-    encode: Callable[[Tensor, Tensor], Tensor], inputs_embeds: Tensor, attention_mask: Tensor
-) -> Tensor:
-    r"""
-    Encode rows of similar length together, each group cut to its longest row, so that less padding is computed.
-
-    The result is that of one call on the whole batch, with zeros at the positions that were cut off. Only on a CPU: an
-    accelerator would wait for the lengths, and pay for more launches than it saves.
-
-    Args:
-        encode (`Callable`): Maps embeddings `(b, l, d)` and their mask `(b, l)` to states `(b, l, d)`, or `(b, d)`.
-        inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, padded on the right.
-        attention_mask (`torch.Tensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
-    """
-    b, l = attention_mask.shape
-    n_groups = min(b, b * l // _POSITIONS_PER_GROUP)
-    if n_groups < 2 or attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return encode(inputs_embeds, attention_mask)
-    lengths, by_length = attention_mask.sum(dim=1).sort(descending=True, stable=True)
-    states = []
-    for rows, lengths_of_rows in zip(by_length.chunk(n_groups), lengths.chunk(n_groups), strict=True):
-        longest = max(1, int(lengths_of_rows[0]))
-        group = encode(inputs_embeds[rows, :longest], attention_mask[rows, :longest])
-        states.append(group if group.dim() == 2 else F.pad(group, (0, 0, 0, l - longest)))
-    return torch.cat(states)[by_length.argsort()]
 
 
 def _expand(order: Tensor, values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_seqrec import SeqRecConfig
 from .history_cache import HistoryCache
+from .history_context import HistoryContext
 from .layer_dropout import Dropout
 
 
@@ -43,29 +44,27 @@ class SelfAttention(nn.Module):
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        visible: Tensor | None = None,
-        key_value_states: Tensor | None = None,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
+        self, hidden_states: Tensor, context: HistoryContext, key_value_states: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         r"""
         Map `(b, q, d)` to `(b, q, d)`, and return the attention weights `(b, h, q, k)` where they are at hand.
 
         Args:
-            hidden_states (`torch.Tensor` of shape `(b, q, d)`): What asks.
-            visible (`torch.Tensor`, *optional*): What [`causal_view`], [`bidirectional_view`] or [`last_view`] says.
-            key_value_states (`torch.Tensor` of shape `(b, l, d)`, *optional*): What answers, if not the same.
-            lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; needed with a cache.
-            cache ([`HistoryCache`], *optional*): Keys and values of what came before; updated.
+            hidden_states (`torch.Tensor` of shape `(b, q, d)`): Where queries come from: all positions, or with
+                `context.only_last` the last one of each row.
+            context ([`HistoryContext`]): With `visible` as [`causal_view`] or [`bidirectional_view`] says.
+            key_value_states (`torch.Tensor` of shape `(b, l, d)`, *optional*): Where keys and values come from, if not
+                from the same.
         """
-        answering = hidden_states if key_value_states is None else key_value_states
+        source = hidden_states if key_value_states is None else key_value_states
         query = self._split_heads(self.q_proj(hidden_states))
-        key, value = self._split_heads(self.k_proj(answering)), self._split_heads(self.v_proj(answering))
-        if cache is not None:
-            assert lengths is not None  # every model that goes on from a cache counts them
-            key, value = cache.append(self.layer_idx, key, value, lengths)
+        key, value = self._split_heads(self.k_proj(source)), self._split_heads(self.v_proj(source))
+        visible = context.visible
+        if context.only_last:
+            visible = last_view(context.attention_mask, context.cache, self.layer_idx)
+        if context.cache is not None:
+            assert context.lengths is not None  # every model that goes on from a cache counts them
+            key, value = context.cache.append(self.layer_idx, key, value, context.lengths)
 
         implementation = self.config._attn_implementation
         # Flash kernels know causality and padding, but not rows that go on from states of different lengths.

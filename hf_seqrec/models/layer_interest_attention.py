@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_state_space import WholeHistoryConfig
-from .history_cache import HistoryCache
+from .history_context import HistoryContext
 from .layer_dropout import Dropout
 
 # Positions whose interests are pooled together. Per position, the work and memory within a chunk grow with it, those
@@ -52,17 +52,9 @@ class InterestAttention(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
-    ) -> Tensor:
-        r"""
-        Map `(b, l, d)` to `(b, l, d)`.
-
-        Args:
-            hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
-            attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions, which come first.
-            cache ([`HistoryCache`], *optional*): Interests of what came before; updated.
-        """
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, going on from the interests in `context.cache`."""
+        attention_mask, cache = context.attention_mask, context.cache
         query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
@@ -113,9 +105,7 @@ class ReferenceInterestAttention(InterestAttention):
     # Here it counts: the softmax compares queries, not keys.
     has_key_bias = True
 
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
         """Map `(b, l, d)` to `(b, l, d)`, padding included; there is neither a mask nor a state."""
         query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         key = torch.softmax(key @ self.key_interests, dim=1).transpose(1, 2) @ key  # [b, n, d]

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_state_space import StateSpaceConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .op_causal_conv import causal_conv1d
 from .op_selective_scan import selective_scan
 
@@ -77,32 +76,22 @@ class MambaMixer(nn.Module):
         for projection in (self.in_proj, self.x_proj, self.out_proj):
             init.kaiming_uniform_(projection.weight, a=math.sqrt(5))
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
         """
-        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`.
+        Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`.
 
-        Args:
-            hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input, padded on the right.
-            lengths (`torch.LongTensor` of shape `(b,)`, *optional*): Real positions of each row; states stop there.
-            cache ([`HistoryCache`], *optional*): State to start from and to leave behind.
-            only_last (`bool`, *optional*, defaults to `False`): Only for the last real position of each row. The gate
-                and the last projection are left out for the others.
+        With `only_last`, the gate and the last projection are computed for the last real position of each row alone.
         """
+        cache, lengths = context.cache, context.lengths
         conv_state = scan_state = None
         if cache is not None:
             conv_state, scan_state = cache.get(self.layer_idx, "conv"), cache.get(self.layer_idx, "scan")
 
         # A layer put in its place (LoRA's, a quantised one) has its own way to use the matrix.
-        gate_apart = only_last and type(self.in_proj) is nn.Linear
+        gate_apart = context.only_last and type(self.in_proj) is nn.Linear
         if gate_apart:
-            of_x, of_z = self.in_proj.weight.chunk(2)
-            x, z = F.linear(hidden_states, of_x), F.linear(last_of_each(hidden_states, lengths), of_z)
+            input_matrix, gate_matrix = self.in_proj.weight.chunk(2)
+            x, z = F.linear(hidden_states, input_matrix), F.linear(context.needed(hidden_states), gate_matrix)
         else:
             x, z = self.in_proj(hidden_states).chunk(2, dim=-1)  # [b, l, channels] each
         x, conv_state = causal_conv1d(
@@ -115,15 +104,16 @@ class MambaMixer(nn.Module):
             backend=self.scan_backend,
         )
         time_step, B, C = self.x_proj(x).split([self.time_step_rank, self.state_size, self.state_size], dim=-1)
+        delta, delta_bias = self._step_sizes(time_step)
         y, scan_state = selective_scan(
             x,
-            F.linear(time_step, self.dt_proj.weight),
+            delta,
             -torch.exp(_at_least_float32(self.A_log)),
             B,
             C,
             D=_at_least_float32(self.D),
             z=None if gate_apart else z,
-            delta_bias=_at_least_float32(self.dt_proj.bias),
+            delta_bias=delta_bias,
             delta_softplus=True,
             initial_state=scan_state,
             lengths=lengths,
@@ -132,9 +122,14 @@ class MambaMixer(nn.Module):
         if cache is not None:
             cache.set(self.layer_idx, "conv", conv_state)
             cache.set(self.layer_idx, "scan", scan_state)
-        if only_last:
-            y = last_of_each(y, lengths)
+        y = context.needed(y)
         return self.out_proj(y * F.silu(z) if gate_apart else y)
+
+    def _step_sizes(self, time_step: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the step sizes before softplus, and the bias that the scan adds to them in float32, if it does."""
+        if type(self.dt_proj) is nn.Linear:
+            return F.linear(time_step, self.dt_proj.weight), _at_least_float32(self.dt_proj.bias)
+        return self.dt_proj(time_step), None
 
 
 def _at_least_float32(parameter: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ def bce_loss(
     bias: Tensor | None = None,
     num_items_in_batch: Tensor | int | None = None,
     sparse_grad: bool = False,
+    constant_bias: bool = True,
 ) -> Tensor:
     r"""
     Binary cross-entropy of the right item (1) and sampled negatives (0), a mean over these n + 1 (a scalar).
@@ -90,12 +91,13 @@ def bce_loss(
     scores had a constant bias, which no ranking notices, so that where scores are near 0, as they are at first, the
     right item weighs as much as all its negatives. Without it a model first has to learn that almost everything is
     wrong, which it does by moving all item embeddings the same way, and what they share outweighs what tells them
-    apart. Arguments as in [`sampled_softmax_loss`].
+    apart. `constant_bias=False` leaves it out, as published losses do. Arguments as in [`sampled_softmax_loss`].
 
     Raises:
         ValueError: if there is no position, or shapes do not fit.
     """
-    return _bce(hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, sparse_grad, beta=1.0)
+    inputs = hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, sparse_grad
+    return _bce(*inputs, beta=1.0, constant_bias=constant_bias)
 
 
 def gbce_loss(
@@ -108,6 +110,7 @@ def gbce_loss(
     bias: Tensor | None = None,
     num_items_in_batch: Tensor | int | None = None,
     sparse_grad: bool = False,
+    constant_bias: bool = True,
 ) -> Tensor:
     r"""
     Binary cross-entropy in which the right item's probability is raised to the power of beta (a scalar).
@@ -115,7 +118,8 @@ def gbce_loss(
     `beta = alpha (t (1 - 1 / alpha) + 1 / alpha)`, `alpha = n / (n_items - 1)`, undoes what sampling n negatives adds
     to the predicted probabilities: all of it with `t=1`, nothing with `t=0`, which is [`bce_loss`] (Petrov and
     Macdonald 2023, Equations 11 to 18, https://arxiv.org/abs/2308.07192). As `-log(sigmoid(s)^beta)` it is
-    `beta softplus(-s)`, which no score can overflow. The constant bias of [`bce_loss`] is `log(beta / n)` here.
+    `beta softplus(-s)`, which no score can overflow. The constant bias of [`bce_loss`] is `log(beta / n)` here; the
+    published loss is without it (`constant_bias=False`), and draws the negatives of each position by themselves.
     Arguments as in [`sampled_softmax_loss`], and:
 
     Args:
@@ -126,7 +130,8 @@ def gbce_loss(
         ValueError: if there is no position, or shapes do not fit.
     """
     beta = gbce_beta(negatives.shape[-1], n_items, t)
-    return _bce(hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, sparse_grad, beta)
+    inputs = hidden_states, item_embeddings, labels, negatives, bias, num_items_in_batch, sparse_grad
+    return _bce(*inputs, beta=beta, constant_bias=constant_bias)
 
 
 def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
@@ -181,8 +186,9 @@ def _bce(
     num_items_in_batch: Tensor | int | None,
     sparse_grad: bool,
     beta: float,
+    constant_bias: bool,
 ) -> Tensor:
-    bias_of_all = math.log(beta / negatives.shape[-1])
+    bias_of_all = math.log(beta / negatives.shape[-1]) if constant_bias else 0.0
 
     def losses(right: Tensor, wrong: Tensor) -> Tensor:
         right_loss = beta * F.softplus(-(right + bias_of_all))

@@ -7,9 +7,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_bert4rec import BERT4RecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
-from .layer_attention import SelfAttention, bidirectional_view, last_view
+from .history_context import HistoryContext
+from .layer_attention import SelfAttention, bidirectional_view
 from .layer_dropout import Dropout
 from .layer_feed_forward import FeedForward
 from .modeling_seqrec import SeqRecPreTrainedModel
@@ -32,10 +31,11 @@ class BERT4RecLayer(GradientCheckpointingLayer):
             inner_dropout=0.0,
         )
 
-    def forward(self, asking: Tensor, answering: Tensor, visible: Tensor) -> Tensor:
-        """Map `(b, q, d)` to `(b, q, d)`, out of all positions `(b, l, d)`; `visible` says which of them are real."""
-        mixed, _ = self.attention(asking, visible, answering)
-        return self.feed_forward(self.layer_norm(self.dropout(mixed) + asking))
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        query = context.needed(hidden_states)
+        mixed, _ = self.attention(query, context, hidden_states)
+        return self.feed_forward(self.layer_norm(self.dropout(mixed) + query))
 
 
 class BERT4Rec(SeqRecPreTrainedModel):
@@ -98,24 +98,14 @@ class BERT4Rec(SeqRecPreTrainedModel):
         """Return the parameters that have a row for each item, by name: padding first, other special rows last."""
         return super().item_tables() | {"output_bias": self.output_bias}
 
-    def output_items(self) -> tuple[Tensor, Tensor | None]:
-        """Return the embeddings `(n_items + 1, d)` of all rows but the mask's, and the bias of their scores."""
-        return self.item_embeddings.weight[: self.config.mask_row], self.output_bias
+    def item_bias(self) -> Tensor | None:
+        """Return the bias of the scores of padding and all items, `(n_items + 1,)`."""
+        return self.output_bias
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
         hidden_states = self.dropout(self.layer_norm(inputs_embeds + self.position_embeddings(positions)))
-        visible = bidirectional_view(self.config, attention_mask)
-        for layer in self.layers:
-            asking = hidden_states
-            if only_last and layer is self.layers[-1]:
-                asking, visible = last_of_each(hidden_states, attention_mask.sum(dim=1)), last_view(attention_mask)
-            hidden_states = layer(asking, hidden_states, visible)
+        visible = bidirectional_view(self.config, context.attention_mask)
+        hidden_states = self.run_layers(hidden_states, context._replace(visible=visible))
         return self.transform_layer_norm(self.activation(self.transform(hidden_states)))

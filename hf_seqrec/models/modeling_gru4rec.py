@@ -6,8 +6,8 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_gru4rec import GRU4RecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each, last_real_position
+from .history_context import HistoryContext
+from .history_padding import last_real_position
 from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 
@@ -31,8 +31,9 @@ class GRU4RecLayer(GradientCheckpointingLayer):
         self.layer_idx = layer_idx
         self.gru = nn.GRU(input_size, config.gru_hidden_size, bias=False, batch_first=True)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor, cache: HistoryCache | None = None) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, gru_hidden_size)`; `attention_mask` `(b, l)` is 1 at real positions."""
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, gru_hidden_size)`, or with `context.only_last` to `(b, 1, gru_hidden_size)`."""
+        cache, attention_mask = context.cache, context.attention_mask
         before = None if cache is None else cache.get(self.layer_idx, "hidden")
         states, _ = self.gru(hidden_states, None if before is None else before[None])
         if cache is not None:
@@ -41,7 +42,7 @@ class GRU4RecLayer(GradientCheckpointingLayer):
                 # A row without a new item stays as it was.
                 after = torch.where(attention_mask.any(dim=1, keepdim=True), after, before)
             cache.set(self.layer_idx, "hidden", after)
-        return states
+        return context.needed(states)
 
 
 class GRU4Rec(SeqRecPreTrainedModel):
@@ -54,8 +55,10 @@ class GRU4Rec(SeqRecPreTrainedModel):
     pairwise losses; Tan et al. 2016 (https://arxiv.org/abs/1606.08117) add embeddings and their use as the output.
     Like RecBole (https://github.com/RUCAIBox/RecBole), which is what published comparisons ran, this model has tied
     embeddings, a linear layer behind the recurrence, no biases in it, and the softmax over the catalog as its loss.
-    Unlike RecBole, which trains on every prefix of a history apart, it learns at every position at once, and it
-    initialises the matrices of all its layers the same way, not only those of the first.
+    Unlike RecBole, which trains on every prefix of a history apart, it learns at every position at once. It starts
+    otherwise, too: the matrices of all layers are drawn with Xavier's uniform distribution, there only those of the
+    first; the embeddings and the last linear layer are drawn with `initializer_range`, there the embeddings with
+    Xavier's normal distribution and the linear layer as torch does.
     """
 
     config: GRU4RecConfig
@@ -77,17 +80,6 @@ class GRU4Rec(SeqRecPreTrainedModel):
             for matrix in module.parameters():
                 init.xavier_uniform_(matrix)
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        hidden_states = self.dropout(inputs_embeds)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, cache)
-        if only_last:
-            hidden_states = last_of_each(hidden_states, attention_mask.sum(dim=1))
-        return self.out_proj(hidden_states)
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
+        return self.out_proj(self.run_layers(self.dropout(inputs_embeds), context))

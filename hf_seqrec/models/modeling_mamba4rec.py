@@ -4,8 +4,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mamba4rec import Mamba4RecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .layer_dropout import Dropout
 from .layer_feed_forward import FeedForward
 from .layer_mamba import MambaMixer
@@ -34,13 +33,11 @@ class Mamba4RecLayer(GradientCheckpointingLayer):
             layer_norm_eps=config.layer_norm_eps,
         )
 
-    def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache: HistoryCache | None = None, only_last: bool = False
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache, only_last))
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        mixed = self.dropout(self.mixer(hidden_states, context))
         if self.has_residual:
-            mixed = mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+            mixed = mixed + context.needed(hidden_states)
         return self.feed_forward(self.layer_norm(mixed))
 
 
@@ -68,16 +65,6 @@ class Mamba4Rec(StateSpacePreTrainedModel):
         if isinstance(module, MambaMixer):
             super(StateSpacePreTrainedModel, self)._init_weights(module.dt_proj)
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        lengths = attention_mask.sum(dim=1)
-        hidden_states = self.layer_norm(self.dropout(inputs_embeds))
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
-        return hidden_states
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
+        return self.run_layers(self.layer_norm(self.dropout(inputs_embeds)), context)

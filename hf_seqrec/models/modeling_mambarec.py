@@ -4,8 +4,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mambarec import MambaRecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .layer_dropout import Dropout
 from .layer_mamba import MambaMixer
 from .modeling_state_space import StateSpacePreTrainedModel
@@ -19,12 +18,9 @@ class MambaRecLayer(GradientCheckpointingLayer):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mixer = MambaMixer(config, layer_idx)
 
-    def forward(
-        self, hidden_states: Tensor, lengths: Tensor, cache: HistoryCache | None = None, only_last: bool = False
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.mixer(self.layer_norm(hidden_states), lengths, cache, only_last)
-        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        return self.mixer(self.layer_norm(hidden_states), context) + context.needed(hidden_states)
 
 
 class MambaRec(StateSpacePreTrainedModel):
@@ -34,10 +30,13 @@ class MambaRec(StateSpacePreTrainedModel):
     `dropout(sqrt(d) * embedding)`, L [`MambaRecLayer`]s, a last LayerNorm. Causal, and without positions, which Mamba
     does not need: the order of the items is in its state.
 
-    The proposal is a text and a picture: embedding, dropout, L Mamba blocks, prediction. Its repository's class
-    `MambaRec` is RecMamba (one bare block, with positions): use [`RecMamba`] for its checkpoints. Around each block
-    stand here the residual and the normalisation with which Mamba's authors stack them; the stack that the repository
-    ships for its language models (`slender_mamba`) is the same.
+    What is here is the stack of the proposal's text and picture: embedding, dropout, L Mamba blocks, prediction.
+    Around each block stand the residual and the normalisation with which Mamba's authors stack them; the stack that
+    the repository ships for its language models (`slender_mamba`) is the same.
+
+    The numbers that carry this name in the proposal were made by another model: its repository's class `MambaRec` is
+    one bare Mamba block over items and positions, which is [`RecMamba`] here, and its logs agree with that digit for
+    digit (128,864 parameters). Train and convert that one to compare with them.
     """
 
     config: MambaRecConfig
@@ -51,16 +50,7 @@ class MambaRec(StateSpacePreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        lengths = attention_mask.sum(dim=1)
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         hidden_states = self.dropout(inputs_embeds * self.config.hidden_size**0.5)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
-        return self.layer_norm(hidden_states)
+        return self.layer_norm(self.run_layers(hidden_states, context))

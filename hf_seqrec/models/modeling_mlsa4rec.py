@@ -7,8 +7,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mlsa4rec import MLSA4RecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .history_reference_padding import reference_layout
 from .layer_dropout import Dropout
 from .layer_interest_attention import InterestAttention, ReferenceInterestAttention
@@ -25,16 +24,10 @@ class MLSA4RecLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache, only_last))
-        return self.layer_norm(mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states))
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        mixed = self.dropout(self.mixer(hidden_states, context))
+        return self.layer_norm(mixed + context.needed(hidden_states))
 
 
 class MambaInterestLayer(GradientCheckpointingLayer):
@@ -60,20 +53,15 @@ class MambaInterestLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        lengths: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cache: HistoryCache | None = None,
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`; `lengths` `(b,)` and the mask `(b, l)` say which positions are real."""
-        mixed = self.dropout(self.mixer(hidden_states, lengths, cache))
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        # The interests are pooled from all positions.
+        mixed = self.dropout(self.mixer(hidden_states, context._replace(only_last=False)))
         mixed = self.mixer_layer_norm(mixed + hidden_states)
-        attended = self.attention(mixed, attention_mask, cache)
-        gated = self.gate_layer_norm(gelu(self.gate_proj(attended)) * mixed)
+        attended = context.needed(self.attention(mixed, context))
+        gated = self.gate_layer_norm(gelu(self.gate_proj(attended)) * context.needed(mixed))
         joined = self.dropout(gelu(self.out_proj(torch.cat([attended, gated], dim=-1))))
-        return self.layer_norm(joined + gelu(self.skip_proj(hidden_states)))
+        return self.layer_norm(joined + gelu(self.skip_proj(context.needed(hidden_states))))
 
 
 class MLSA4Rec(WholeHistoryPreTrainedModel):
@@ -121,30 +109,15 @@ class MLSA4Rec(WholeHistoryPreTrainedModel):
         if isinstance(module, nn.Embedding):
             self._zero_padding_row(module)
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         if self.config.causal:
-            return self._encode(inputs_embeds, attention_mask.sum(dim=1), attention_mask, cache, only_last)
-        padding = self.item_embeddings(attention_mask.new_zeros(()))
-        layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="right")
-        return layout.gather(self._encode(layout.inputs_embeds))
+            return self._encode(inputs_embeds, context)
+        padding = self.item_table.padding()
+        layout = reference_layout(inputs_embeds, context.attention_mask, padding, self.longest, side="right")
+        all_count = HistoryContext.with_padding_as_items(layout.inputs_embeds)
+        return layout.gather(self._encode(layout.inputs_embeds, all_count))
 
-    def _encode(
-        self,
-        inputs_embeds: Tensor,
-        lengths: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
+    def _encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
         hidden_states = self.layer_norm(self.dropout(inputs_embeds))
-        hidden_states = self.interest_layer(hidden_states, lengths, attention_mask, cache)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
-        return hidden_states
+        return self.run_layers(hidden_states, context, [self.interest_layer, *self.layers])

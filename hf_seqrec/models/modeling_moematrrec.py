@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_moematrrec import MoEMaTrRecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .history_reference_padding import reference_layout
-from .layer_attention import SelfAttention, causal_view, last_view
+from .layer_attention import SelfAttention, causal_view
 from .layer_dropout import Dropout
 from .layer_feed_forward import FeedForward
 from .layer_mamba import MambaMixer
@@ -24,6 +24,8 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         y = w * Mamba(x) + (1 - w) * a
         LayerNorm(dropout(W2 ReLU(W1 y)) + y)
 
+    With `gate="constant"`, `y = u * Mamba(x) + v * a`: two learned scalars that start at 0.5 each.
+
     With `config.causal=False` the attention sees the future, and m is the mean of the whole history at each position.
     """
 
@@ -34,7 +36,11 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
         self.attention = SelfAttention(config, layer_idx, is_causal=config.causal)
         self.attention_dropout = Dropout(config.hidden_dropout_prob)
         self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gate_proj = nn.Linear(config.hidden_size, 1)
+        if config.gate == "constant":
+            self.mamba_weight = nn.Parameter(torch.tensor(0.5))
+            self.attention_weight = nn.Parameter(torch.tensor(0.5))
+        else:
+            self.gate_proj = nn.Linear(config.hidden_size, 1)
         self.feed_forward = FeedForward(
             config.hidden_size,
             config.intermediate_size,
@@ -44,42 +50,29 @@ class MoEMaTrRecLayer(GradientCheckpointingLayer):
             inner_dropout=0.0,
         )
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        visible: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """
-        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last real position of each row.
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        gate_input = None if self.gate == "constant" else self._gate_input(hidden_states, context)
+        from_mamba = self.mixer(hidden_states, context)
+        query = context.needed(hidden_states)
+        attended, _ = self.attention(query, context, hidden_states)
+        from_attention = self.attention_layer_norm(self.attention_dropout(attended) + query)
+        if gate_input is None:
+            return self.feed_forward(self.mamba_weight * from_mamba + self.attention_weight * from_attention)
+        weight = torch.sigmoid(self.gate_proj(gate_input))
+        return self.feed_forward(weight * from_mamba + (1 - weight) * from_attention)
 
-        The mask `(b, l)` says which positions are real, by default all.
-        """
-        lengths = None if attention_mask is None else attention_mask.sum(dim=1)
-        deciding = self._what_decides(hidden_states, attention_mask, cache)
-        by_mamba = self.mixer(hidden_states, lengths, cache, only_last)
-        asking = hidden_states
-        if only_last:
-            asking, deciding = last_of_each(hidden_states, lengths), last_of_each(deciding, lengths)
-        attended, _ = self.attention(asking, visible, hidden_states, lengths, cache)
-        by_attention = self.attention_layer_norm(self.attention_dropout(attended) + asking)
-        weight = torch.sigmoid(self.gate_proj(deciding))
-        return self.feed_forward(weight * by_mamba + (1 - weight) * by_attention)
-
-    def _what_decides(
-        self, hidden_states: Tensor, attention_mask: Tensor | None, cache: HistoryCache | None
-    ) -> Tensor:
+    def _gate_input(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
         if self.gate == "token":
-            return hidden_states
+            return context.needed(hidden_states)
         if not self.causal:
             return hidden_states.mean(dim=1, keepdim=True)
+        cache = context.cache
         state = None if cache is None else cache.get(self.layer_idx, "mean")
-        means, state = running_mean(hidden_states, attention_mask, state)
+        means, state = running_mean(hidden_states, context.attention_mask, state)
         if cache is not None:
             cache.set(self.layer_idx, "mean", state)
-        return means
+        return context.needed(means)
 
 
 class MoEMaTrRec(WholeHistoryPreTrainedModel):
@@ -87,6 +80,9 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
     MoEMaTrRec (Alokam, https://github.com/alokamgnaneswarasai/MambaRec, "hybrid approach"; its class `SASmambaRec`).
 
     `dropout(sqrt(d) * embedding + position)`, then [`MoEMaTrRecLayer`]s; the proposal has one.
+
+    The proposal's text has the gate, and so has its code since 19 December 2024. Its numbers on LFM-1b were made
+    before, with two learned scalars in place of the gate: `gate="constant"`.
 
     Differences from its code:
     - Attention and gate are causal. There, both see the whole sequence, so that every position but the last is trained
@@ -112,41 +108,26 @@ class MoEMaTrRec(WholeHistoryPreTrainedModel):
         )
         self.post_init()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        if self.config.causal:
-            positions, visible = causal_view(self.config, attention_mask, cache)
-            return self._encode(inputs_embeds, positions, visible, attention_mask, cache, only_last)
-        padding = self.item_embeddings(attention_mask.new_zeros(()))
-        layout = reference_layout(inputs_embeds, attention_mask, padding, self.longest, side="left")
-        positions = torch.arange(self.longest, device=attention_mask.device)[None]
-        return layout.gather(self._encode(layout.inputs_embeds, positions))
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MoEMaTrRecLayer) and module.gate == "constant":
+            init.constant_(module.mamba_weight, 0.5)
+            init.constant_(module.attention_weight, 0.5)
 
-    def _encode(
-        self,
-        inputs_embeds: Tensor,
-        positions: Tensor,
-        visible: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
+        if self.config.causal:
+            positions, visible = causal_view(self.config, context.attention_mask, context.cache)
+            return self._encode(inputs_embeds, positions, context._replace(visible=visible))
+        padding = self.item_table.padding()
+        layout = reference_layout(inputs_embeds, context.attention_mask, padding, self.longest, side="left")
+        positions = torch.arange(self.longest, device=inputs_embeds.device)[None]
+        all_count = HistoryContext.with_padding_as_items(layout.inputs_embeds)
+        return layout.gather(self._encode(layout.inputs_embeds, positions, all_count))
+
+    def _encode(self, inputs_embeds: Tensor, positions: Tensor, context: HistoryContext) -> Tensor:
         scale = self.config.hidden_size**0.5
-        hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
-        seen_by_last = None
-        if only_last and attention_mask is not None:
-            seen_by_last = last_view(attention_mask, cache)
-        for layer in self.layers:
-            is_asked = only_last and layer is self.layers[-1]
-            seen = seen_by_last if is_asked else visible
-            hidden_states = layer(hidden_states, seen, attention_mask, cache, is_asked)
-        return hidden_states
+        return self.run_layers(self.dropout(inputs_embeds * scale + self.position_embeddings(positions)), context)
 
 
 def running_mean(

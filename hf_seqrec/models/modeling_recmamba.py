@@ -6,7 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_recmamba import RecMambaConfig
 from .history_cache import HistoryCache
-from .history_padding import last_of_each
+from .history_context import HistoryContext
 from .history_reference_padding import reference_layout
 from .layer_dropout import Dropout
 from .layer_mamba import MambaMixer
@@ -26,18 +26,10 @@ class RecMambaLayer(GradientCheckpointingLayer):
         self.has_residual = config.num_hidden_layers > 1
         self.mixer = MambaMixer(config, layer_idx)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`."""
-        mixed = self.mixer(hidden_states, lengths, cache, only_last)
-        if not self.has_residual:
-            return mixed
-        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        mixed = self.mixer(hidden_states, context)
+        return mixed + context.needed(hidden_states) if self.has_residual else mixed
 
 
 class RecMamba(StateSpacePreTrainedModel):
@@ -45,7 +37,8 @@ class RecMamba(StateSpacePreTrainedModel):
     RecMamba (Yang et al. 2024, https://arxiv.org/abs/2403.16371), Section 3.
 
     `Mamba(dropout(sqrt(d) * embedding + position))`, see [`RecMambaLayer`]. The class `MambaRec` of
-    https://github.com/alokamgnaneswarasai/MambaRec is this model too.
+    https://github.com/alokamgnaneswarasai/MambaRec, with which the numbers called MambaRec* were made, is this model
+    too.
 
     Differences from the authors' code (https://github.com/nancheng58/RecMamba):
     - Padding changes nothing. Theirs goes through Mamba, so a score depends on how much of it there is, and positions
@@ -72,39 +65,21 @@ class RecMamba(StateSpacePreTrainedModel):
             # No normalisation makes up for projections that are too small.
             module.init_projections()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        if self.config.reference_padding:
-            return self._encode_as_reference(inputs_embeds, attention_mask)
-        positions = item_positions(attention_mask, self.config.max_position_embeddings, cache)
-        return self._encode(inputs_embeds, positions, attention_mask.sum(dim=1), cache, only_last)
-
-    def _encode_as_reference(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
         longest = self.config.max_position_embeddings
-        padding = self.item_embeddings(attention_mask.new_zeros(()))
-        layout = reference_layout(inputs_embeds, attention_mask, padding, longest, side="left")
-        positions = torch.arange(longest, device=attention_mask.device)[None]
-        return layout.gather(self._encode(layout.inputs_embeds, positions))
+        if not self.config.reference_padding:
+            positions = item_positions(context.attention_mask, longest, context.cache)
+            return self._encode(inputs_embeds, positions, context)
+        padding = self.item_table.padding()
+        layout = reference_layout(inputs_embeds, context.attention_mask, padding, longest, side="left")
+        positions = torch.arange(longest, device=inputs_embeds.device)[None]
+        all_count = HistoryContext.with_padding_as_items(layout.inputs_embeds)
+        return layout.gather(self._encode(layout.inputs_embeds, positions, all_count))
 
-    def _encode(
-        self,
-        inputs_embeds: Tensor,
-        positions: Tensor,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
+    def _encode(self, inputs_embeds: Tensor, positions: Tensor, context: HistoryContext) -> Tensor:
         scale = self.config.hidden_size**0.5
-        hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, lengths, cache, only_last and layer is self.layers[-1])
-        return hidden_states
+        return self.run_layers(self.dropout(inputs_embeds * scale + self.position_embeddings(positions)), context)
 
 
 def item_positions(attention_mask: Tensor, longest: int, cache: HistoryCache | None = None) -> Tensor:

@@ -6,9 +6,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_sasrec import SASRecConfig
-from .history_cache import HistoryCache
-from .history_padding import last_of_each
-from .layer_attention import SelfAttention, causal_view, last_view
+from .history_context import HistoryContext
+from .layer_attention import SelfAttention, causal_view
 from .layer_dropout import Dropout
 from .modeling_seqrec import SeqRecPreTrainedModel
 
@@ -37,26 +36,12 @@ class SASRecLayer(GradientCheckpointingLayer):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        visible: Tensor | None = None,
-        lengths: Tensor | None = None,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """
-        Map `(b, l, d)` to `(b, l, d)`, or with `only_last` to `(b, 1, d)`, the last of the `lengths` `(b,)`.
-
-        The other arguments are those of [`SelfAttention`].
-        """
-        answering = hidden_states
-        if self.normalization == "pre":
-            answering = self.attention_layer_norm(hidden_states)
-        if only_last:
-            hidden_states = last_of_each(hidden_states, lengths)
+    def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
+        """Map `(b, l, d)` to `(b, l, d)`, or with `context.only_last` to `(b, 1, d)`."""
+        source = self.attention_layer_norm(hidden_states) if self.normalization == "pre" else hidden_states
+        hidden_states = context.needed(hidden_states)
         query = hidden_states if self.normalization == "post" else self.attention_layer_norm(hidden_states)
-        mixed, _ = self.attention(query, visible, answering, lengths, cache)
+        mixed, _ = self.attention(query, context, source)
         if self.normalization == "query":
             hidden_states = self.feed_forward_layer_norm(query + mixed)
             return self._feed_forward(hidden_states) + hidden_states
@@ -101,33 +86,20 @@ class SASRec(SeqRecPreTrainedModel):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
-        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states, with `only_last` into the last, `(b, 1, d)`."""
-        lengths = attention_mask.sum(dim=1)
-        positions, visible = causal_view(self.config, attention_mask, cache)
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
+        """Encode `(b, l, d)` item embeddings into `(b, l, d)` states."""
+        positions, visible = causal_view(self.config, context.attention_mask, context.cache)
         if self.config.position_order == "last":
-            positions = positions + (self.config.max_position_embeddings - lengths)[:, None]
-            positions = positions.clamp(max=self.config.max_position_embeddings - 1)
+            longest = self.config.max_position_embeddings
+            positions = (positions + (longest - context.attention_mask.sum(dim=1))[:, None]).clamp(max=longest - 1)
         scale = self.config.hidden_size**0.5
         hidden_states = self.dropout(inputs_embeds * scale + self.position_embeddings(positions))
-        # With a position before each row, the last one is not where the lengths say.
-        only_last = only_last and not self.config.attend_to_padding
         if self.config.attend_to_padding:
-            hidden_states, visible = self._with_padding(hidden_states, lengths)
-        seen_by_last = last_view(attention_mask, cache) if only_last else None
-        for layer in self.layers:
-            is_asked = only_last and layer is self.layers[-1]
-            seen = seen_by_last if is_asked else visible
-            hidden_states = layer(hidden_states, seen, lengths, cache, is_asked)
-        if self.config.attend_to_padding:
-            hidden_states = hidden_states[:, 1:]
-        return self.layer_norm(hidden_states)
+            hidden_states, visible = self._with_padding(hidden_states, context.attention_mask.sum(dim=1))
+            # With a position before each row, the last one is not where the lengths say.
+            context = context._replace(only_last=False)
+        hidden_states = self.run_layers(hidden_states, context._replace(visible=visible))
+        return self.layer_norm(hidden_states[:, 1:] if self.config.attend_to_padding else hidden_states)
 
     def _with_padding(self, hidden_states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         r"""

@@ -1,6 +1,7 @@
 """What every sequential recommender does: embed the history, encode it, score the catalog, learn, recommend."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_seqrec import SeqRecConfig
 from .history_cache import HistoryCache
-from .history_padding import RightPadded, encode_by_length, last_of_each, last_real_position, right_padded
-from .item_scores import candidate_ranks, score_items, target_ranks, top_k_items
-from .loss_full_softmax import full_softmax_loss
-from .loss_sampled import bce_loss, bpr_loss, gbce_loss, sampled_softmax_loss
+from .history_context import HistoryContext, encode_by_length
+from .history_padding import RightPadded, last_real_position, right_padded
+from .item_table import ItemTable
 from .push_to_hub import push_model
 
 
@@ -69,44 +69,81 @@ class SeqRecPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: SeqRecConfig) -> None:
         super().__init__(config)
-        self.item_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
+        self.item_embeddings = ItemTable(config)
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the item embedding, row 0 of which is padding."""
+    def get_input_embeddings(self) -> ItemTable:
+        """Return the item table, row 0 of which is padding."""
         return self.item_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the item embedding; its row 0 must be zero."""
-        self.item_embeddings = value  # type: ignore[assignment]
+        """
+        Replace the item table; row 0 must be zero.
 
-    def encode(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        cache: HistoryCache | None = None,
-        only_last: bool = False,
-    ) -> Tensor:
+        Raises:
+            TypeError: if it is no [`ItemTable`].
+        """
+        if not isinstance(value, ItemTable):
+            raise TypeError(
+                f"`value` must be an `ItemTable`, got {type(value).__name__}. To change which items there are, use "
+                "`replace_items`, or `adapt_to_catalog` of the package."
+            )
+        self.item_embeddings = value
+
+    @property
+    def item_table(self) -> ItemTable:
+        """
+        What embeds items and scores the catalog.
+
+        Raises:
+            TypeError: if something that cannot score the catalog was put in its place.
+        """
+        if not isinstance(self.item_embeddings, ItemTable):
+            raise TypeError(
+                f"`item_embeddings` must be an `ItemTable`, got {type(self.item_embeddings).__name__}: the catalog is "
+                "scored with it, and what is put around it, such as LoRA's adapter, would be left out there. Leave "
+                "`item_embeddings` out of `target_modules`, or train it whole: `modules_to_save=['item_embeddings']`."
+            )
+        return self.item_embeddings
+
+    def item_bias(self) -> Tensor | None:
+        """Return what is added to the score of each catalog row, `(n_items + 1,)`; `None` for most models."""
+        return None
+
+    def encode(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
         r"""
-        Encode item embeddings; what a model has to write.
+        Encode item embeddings; what a model has to write. Its layers are run by [`run_layers`].
 
         Args:
             inputs_embeds (`torch.Tensor` of shape `(b, l, d)`): Item embeddings, oldest first, padded on the right.
-            attention_mask (`torch.LongTensor` of shape `(b, l)`): 1 at real positions, which come first in each row.
-            cache ([`HistoryCache`], *optional*): State of what came before; the encoder starts from it and
-                updates it.
-            only_last (`bool`, *optional*, defaults to `False`): Nobody will ask for other states than that at the last
-                real position of each row. A model may leave the others out, as far as it does without them, and
-                return `(b, 1, d)`; or take no notice.
+            context ([`HistoryContext`]): Which positions are real, state to go on from, and what is needed.
 
         Returns:
-            `torch.Tensor` of shape `(b, l, d)`: states; those at padding may be anything finite.
+            `torch.Tensor` of shape `(b, l, d)`: states; those at padding may be anything finite. With
+            `context.only_last` they may be `(b, 1, d)`: those at the last real position of each row.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `encode`.")
 
-    def encode_last(self, inputs_embeds: Tensor, attention_mask: Tensor, cache: HistoryCache | None = None) -> Tensor:
+    def run_layers(
+        self, hidden_states: Tensor, context: HistoryContext, layers: Iterable[nn.Module] | None = None
+    ) -> Tensor:
+        r"""
+        Run layers one after the other; only the last of them may leave out what is not needed.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(b, l, d)`): Input of the first layer.
+            context ([`HistoryContext`]): What each of them is told.
+            layers (`Iterable[nn.Module]`, *optional*): By default `self.layers`.
+        """
+        layers = list(self.layers if layers is None else layers)  # type: ignore[arg-type]  # a ModuleList
+        before = context._replace(only_last=False)
+        for layer in layers:
+            hidden_states = layer(hidden_states, context if layer is layers[-1] else before)
+        return hidden_states
+
+    def encode_last(self, inputs_embeds: Tensor, context: HistoryContext) -> Tensor:
         """Encode as `encode` does, and return the state `(b, d)` at the last real position of each row alone."""
-        states = self.encode(inputs_embeds, attention_mask, cache, only_last=inputs_embeds.shape[1] > 1)
-        return states[:, 0] if states.shape[1] == 1 else last_real_position(states, attention_mask)
+        states = self.encode(inputs_embeds, context._replace(only_last=inputs_embeds.shape[1] > 1))
+        return states[:, 0] if states.shape[1] == 1 else last_real_position(states, context.attention_mask)
 
     def with_query(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         r"""
@@ -121,37 +158,14 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         return input_ids, attention_mask
 
     def output_items(self) -> tuple[Tensor, Tensor | None]:
-        """Return what scores the catalog: the output embedding `(v, d)` of every row, and a bias `(v,)` or `None`."""
-        if self._shards is not None:
-            raise ValueError(
-                "The item embedding is shared out among ranks (`--shard_embeddings`), so no rank can score the whole "
-                "catalog: `item_loss` as a full softmax, `rank_targets` and `recommend` work, called on all ranks at "
-                "once. Load the saved checkpoint for anything else."
-            )
-        return self.item_embeddings.weight, None
-
-    @property
-    def _shards(self) -> Any:
-        """The item embedding where ranks share out its rows (`training/sharded_embedding.py`), otherwise `None`."""
-        return self.item_embeddings if hasattr(self.item_embeddings, "full_softmax_loss") else None
+        """Return what scores the catalog: the embedding `(v, d)` of every row, and a bias `(v,)` or `None`."""
+        return self.item_table.output_items(), self.item_bias()
 
     def use_sparse_item_gradients(self) -> list[Tensor]:
-        r"""
-        Let the item embedding, and the bias of the scores, have sparse gradients: of a batch's rows alone.
-
-        For an optimizer that takes them, with a loss that samples. Returns the parameters that it is for.
-
-        Raises:
-            ValueError: if the catalog is not scored with the item embedding.
-        """
-        items, bias = self.output_items()
-        if items.data_ptr() != self.item_embeddings.weight.data_ptr():
-            raise ValueError(
-                f"Sparse gradients need a model that scores the catalog with its item embedding, which "
-                f"{type(self).__name__} does not. Leave `embedding_optimizer` out."
-            )
-        self.item_embeddings.sparse = True
-        return [self.item_embeddings.weight, *([] if bias is None else [bias])]
+        """Let the item table, and the bias of the scores, have gradients of a batch's rows alone; return both."""
+        table, bias = self.item_table, self.item_bias()
+        table.sparse = True
+        return [table.weight, *([] if bias is None else [bias])]
 
     def item_tables(self) -> dict[str, Tensor]:
         """Return the parameters that have a row for each item, by name: padding first, other special rows last."""
@@ -169,8 +183,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: if a table is missing or unknown, or their shapes do not fit.
         """
-        if self._shards is not None:
-            raise ValueError("The item embedding is shared out among ranks. Replace the items of a model before that.")
+        self.item_table.output_items()  # raises where processes share out the rows
         before = self.item_tables()
         shapes = {name: tuple(values.shape[1:]) for name, values in tables.items()}
         wanted = {name: tuple(table.shape[1:]) for name, table in before.items()}
@@ -188,6 +201,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         self.config.vocab_size = type(self.config).vocab_size_for(len(values))
         # Its catalog is not that of the checkpoint it came from any more.
         self.name_or_path = ""
+        self.config.catalog_fingerprint = None
 
     # capture_outputs finds the layers by `_can_record_outputs` and answers output_hidden_states and output_attentions.
     @capture_outputs
@@ -244,66 +258,80 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = (input_ids != 0).long()
         self._check_input_ids(input_ids)
-        cache = _either_name(cache, cache_params)
-        use_cache = self.config.use_cache if use_cache is None else use_cache
-        why_not = self.config.stateless_because
-        if (use_cache or cache is not None) and why_not is not None:
-            raise ValueError(
-                f"`use_cache=True` and `cache` ask for a state to go on from, but {why_not}. "
-                "Leave both out and encode the whole history at each call."
-            )
-        if cache is None and use_cache:
-            cache = HistoryCache()
-
-        padding = right_padded(attention_mask)
-        mask = padding.attention_mask
-        input_ids = padding.gather(input_ids).masked_fill(mask == 0, 0)
+        cache = self._cache_to_fill(_either_name(cache, cache_params), use_cache)
         scores_next = labels is None and output_logits is None
         only_last = only_last or (labels is not None and labels.dim() == 1)
+        padding = right_padded(attention_mask)
+        mask = padding.attention_mask
+        rows = padding.gather(input_ids).masked_fill(mask == 0, 0)
         if only_last or scores_next:
             self._check_not_empty(mask)
-            input_ids, mask = self.with_query(input_ids, mask)
-            if mask is not padding.attention_mask:
-                # Not the caller's positions any more.
-                padding = RightPadded(mask, None)
-        inputs_embeds = self.item_embeddings(input_ids)
+            rows, mask = self.with_query(rows, mask)
+        if only_last or mask is not padding.attention_mask:
+            # One position a row, which is the last in any layout; or positions that are not the caller's any more.
+            padding = RightPadded(mask, None)
         records_layers = any(
             kwargs.get(name, getattr(self.config, name, False))
             for name in ("output_hidden_states", "output_attentions")
         )
-        at_once = cache is not None or records_layers
-        if only_last and at_once:
-            hidden_states = last_of_each(self.encode(inputs_embeds, mask, cache), mask.sum(dim=1))
-        elif only_last:
-            hidden_states = encode_by_length(self.encode_last, inputs_embeds, mask)[:, None]
-        elif labels is None or at_once:
-            hidden_states = self.encode(inputs_embeds, mask, cache)
-        else:
-            hidden_states = encode_by_length(self.encode, inputs_embeds, mask)
-        if only_last:
-            # One position a row, which is the last in any layout.
-            padding = RightPadded(mask, None)
+        context = HistoryContext.from_mask(mask, cache, only_last)
+        in_groups = cache is None and not records_layers and (only_last or labels is not None)
+        hidden_states = self._encode_batch(self.item_embeddings(rows), context, in_groups, records_layers)
 
         loss = logits = None
         if labels is not None:
-            labels = padding.gather(labels)
-            states = hidden_states
-            if labels.dim() == 1:
-                states = hidden_states[:, 0]
-            else:
-                self._check_labels(labels, mask)
-            self._check_negatives(negatives, negatives_log_q)
-            asked = labels != -100
-            if negatives is not None and negatives.dim() > labels.dim():
-                negatives = padding.gather(negatives)[asked]
-                negatives_log_q = None if negatives_log_q is None else padding.gather(negatives_log_q)[asked]
-            loss = self.item_loss(states[asked], labels[asked], num_items_in_batch, negatives, negatives_log_q)
+            loss = self._batch_loss(hidden_states, labels, padding, num_items_in_batch, negatives, negatives_log_q)
         if output_logits:
-            logits = score_items(padding.scatter(hidden_states), *self.output_items())
+            logits = self.item_table.scores(padding.scatter(hidden_states), self.item_bias())
         elif scores_next:
             states = hidden_states[:, 0] if only_last else last_real_position(hidden_states, mask)
-            logits = score_items(states, *self.output_items())
+            logits = self.item_table.scores(states, self.item_bias())
         return SeqRecOutput(loss=loss, logits=logits, last_hidden_state=padding.scatter(hidden_states), cache=cache)
+
+    def _cache_to_fill(self, cache: HistoryCache | None, use_cache: bool | None) -> HistoryCache | None:
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        no_cache_reason = self.config.stateless_because
+        if (use_cache or cache is not None) and no_cache_reason is not None:
+            raise ValueError(
+                f"`use_cache=True` and `cache` ask for a state to go on from, but {no_cache_reason}. "
+                "Leave both out and encode the whole history at each call."
+            )
+        return HistoryCache() if cache is None and use_cache else cache
+
+    def _encode_batch(
+        self, inputs_embeds: Tensor, context: HistoryContext, in_groups: bool, records_layers: bool
+    ) -> Tensor:
+        """Encode `(b, l, d)`, or with `context.only_last` into `(b, 1, d)`; `in_groups` of rows of similar length."""
+        if context.only_last and records_layers:
+            # Every layer's states are recorded at all positions.
+            return context.needed(self.encode(inputs_embeds, context._replace(only_last=False)))
+        encode = self.encode_last if context.only_last else self.encode
+        states = encode_by_length(encode, inputs_embeds, context) if in_groups else encode(inputs_embeds, context)
+        return states[:, None] if context.only_last else states
+
+    def _batch_loss(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor,
+        padding: RightPadded,
+        num_items_in_batch: Tensor | int | None,
+        negatives: Tensor | None,
+        negatives_log_q: Tensor | None,
+    ) -> Tensor:
+        """Compute the loss of a batch's labelled positions; arguments as in `forward`."""
+        labels = padding.gather(labels)
+        if labels.dim() == 1:
+            hidden_states = hidden_states[:, 0]
+        else:
+            self._check_labels(labels, padding.attention_mask)
+        self._check_negatives(negatives, negatives_log_q)
+        labelled = labels != -100
+        if negatives is not None and negatives.dim() > labels.dim():
+            negatives = padding.gather(negatives)[labelled]
+            negatives_log_q = None if negatives_log_q is None else padding.gather(negatives_log_q)[labelled]
+        return self.item_loss(
+            hidden_states[labelled], labels[labelled], num_items_in_batch, negatives, negatives_log_q
+        )
 
     def item_loss(
         self,
@@ -314,24 +342,9 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         negatives_log_q: Tensor | None = None,
     ) -> Tensor:
         """Compute `config.item_loss` of states `(m, d)`, right items `(m,)` and negatives `(m, n)` or `(n,)`."""
-        if self._shards is not None and negatives is None:
-            return self._shards.full_softmax_loss(hidden_states, labels, num_items_in_batch)
-        items, bias = self.output_items()
-        loss = self.config.item_loss
-        if negatives is None:
-            smoothing = self.config.label_smoothing if self.training else 0.0
-            return full_softmax_loss(hidden_states, items, labels, bias, num_items_in_batch, smoothing)
-        sparse = self.item_embeddings.sparse
-        if sparse:
-            # What `output_items` gives may be a slice of it, the gradient of which would be dense.
-            items = self.item_embeddings.weight
-        inputs, given = (hidden_states, items, labels, negatives), (bias, num_items_in_batch, sparse)
-        if loss == "sampled_softmax":
-            assert negatives_log_q is not None  # `forward` has checked it
-            return sampled_softmax_loss(*inputs, negatives_log_q, *given)
-        if loss == "gbce":
-            return gbce_loss(*inputs, self.config.gbce_t, self.config.n_items, *given)
-        return bce_loss(*inputs, *given) if loss == "bce" else bpr_loss(*inputs, *given)
+        return self.item_table.loss(
+            hidden_states, labels, self.item_bias(), num_items_in_batch, negatives, negatives_log_q
+        )
 
     @torch.no_grad()
     def rank_targets(self, query_states: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,10 +360,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: if the shapes do not fit, or a score is NaN or infinite.
         """
-        if self._shards is not None:
-            return self._shards.target_ranks(query_states, targets, seen_items)
-        items, bias = self.output_items()
-        return target_ranks(query_states, items, targets, seen_items, bias)
+        return self.item_table.target_ranks(query_states, targets, seen_items, self.item_bias())
 
     @torch.no_grad()
     def rank_among(self, query_states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
@@ -360,40 +370,36 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: if the shapes do not fit, or a score is NaN or infinite.
         """
-        items, bias = self.output_items()
-        return candidate_ranks(query_states, items, targets, negatives, bias)
+        return self.item_table.candidate_ranks(query_states, targets, negatives, self.item_bias())
 
     @torch.no_grad()
     def query_states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: HistoryCache | None = None
     ) -> Tensor:
         r"""
-        Return the states `(b, d)` that score the next item of each history, without gradient.
-
-        Dropout is off whatever the model's mode.
+        Return the state `(b, d)` that predicts the item after each history; dropout is off whatever the model's mode.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(b, l)`): Catalog rows, oldest first, padded with 0 on either
                 side. A model with positions keeps the most recent `config.max_position_embeddings`.
             attention_mask (`torch.LongTensor` of shape `(b, l)`, *optional*): 1 at real positions.
-            cache (`HistoryCache`, *optional*): State to go on from; updated.
+            cache ([`HistoryCache`], *optional*): State to go on from; updated.
 
         Raises:
             ValueError: if a row is out of the catalog, or a history is empty.
+            TypeError: if `input_ids` is no tensor of integers with two axes.
         """
-        if attention_mask is None:
-            attention_mask = (input_ids != 0).long()
+        input_ids, attention_mask = self._checked_histories(input_ids, attention_mask)
         padding = right_padded(attention_mask)
-        history, mask = self._most_recent(
-            padding.gather(input_ids), padding.attention_mask, self.config.max_position_embeddings
-        )
+        mask = padding.attention_mask
+        rows = padding.gather(input_ids).masked_fill(mask == 0, 0)
+        rows, mask = self._most_recent(rows, mask, self.config.max_position_embeddings)
         was_training = self.training
         self.eval()
         try:
-            output = self(history, mask, cache=cache, output_logits=False, only_last=True)
+            return self(rows, mask, cache=cache, output_logits=False, only_last=True).last_hidden_state[:, 0]
         finally:
             self.train(was_training)
-        return output.last_hidden_state[:, 0]
 
     @torch.no_grad()
     def recommend(
@@ -431,29 +437,18 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         >>> rows, scores = model.recommend(torch.tensor([[12, 7, 431]]), top_k=10)
         ```
         """
-        self._check_rows("input_ids", input_ids, self.config.n_items + 1)
-        if attention_mask is None:
-            attention_mask = (input_ids != 0).long()
-        seen = input_ids.masked_fill(attention_mask == 0, 0)
+        input_ids, attention_mask = self._checked_histories(input_ids, attention_mask)
         states = self.query_states(input_ids, attention_mask, _either_name(cache, cache_params))
-
-        shards = self._shards if candidate_rows is None else None
-        items, bias = (self.item_embeddings.weight, None) if shards is not None else self.output_items()
-        rows_left = self.config.n_items
+        n_choices = self.config.n_items
         if candidate_rows is not None:
             self._check_rows("candidate_rows", candidate_rows, self.config.n_items + 1)
             # The padding row first, as in the whole catalog, so that it is masked here too.
             candidate_rows = torch.cat([candidate_rows.new_zeros(1), candidate_rows[candidate_rows > 0].unique()])
-            items, rows_left = items[candidate_rows], len(candidate_rows) - 1
-            bias = None if bias is None else bias[candidate_rows]
-            seen = torch.searchsorted(candidate_rows, seen) * torch.isin(seen, candidate_rows)
-        if top_k < 1 or top_k > rows_left:
-            raise ValueError(f"`top_k` must be between 1 and the {rows_left} items to choose from, got {top_k}.")
-        excluded = seen if exclude_seen else None
-        if shards is not None:
-            rows, scores = shards.top_k(states, top_k, excluded)
-        else:
-            rows, scores = top_k_items(states, items, top_k, bias, excluded)
+            n_choices = len(candidate_rows) - 1
+        if top_k < 1 or top_k > n_choices:
+            raise ValueError(f"`top_k` must be between 1 and the {n_choices} items to choose from, got {top_k}.")
+        seen = input_ids.masked_fill(attention_mask == 0, 0) if exclude_seen else None
+        rows, scores = self.item_table.top_k(states, top_k, self.item_bias(), seen, candidate_rows)
         if torch.isneginf(scores).any():
             user = int(torch.isneginf(scores).any(dim=1).nonzero()[0])
             left = int((~torch.isneginf(scores[user])).sum())
@@ -461,7 +456,7 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 f"`top_k` must be at most the {left} items left to recommend to user {user}, got {top_k}. "
                 "Lower `top_k` or pass `exclude_seen=False`."
             )
-        return rows if candidate_rows is None else candidate_rows[rows], scores
+        return rows, scores
 
     @classmethod
     def from_pretrained(cls, *args: Any, revision: str = "main", **kwargs: Any) -> Any:
@@ -535,6 +530,18 @@ class SeqRecPreTrainedModel(PreTrainedModel):
                 f"`input_ids` hold {input_ids.shape[1]} positions, but this model has {longest} "
                 "(`config.max_position_embeddings`). Keep the most recent ones, as `recommend` and the collators do."
             )
+
+    def _checked_histories(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Refuse what are no histories of items, and return them with their mask."""
+        if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
+            is_tensor = isinstance(input_ids, Tensor)
+            found = f"shape {tuple(input_ids.shape)}, {input_ids.dtype}" if is_tensor else repr(input_ids)[:100]
+            raise TypeError(
+                f"`input_ids` must be a tensor of catalog rows (integers) of shape (b, l), one history a row, got "
+                f"{found}. `torch.tensor([history])` makes one of a list; `Recommender` takes raw item ids."
+            )
+        self._check_rows("input_ids", input_ids, self.config.n_items + 1)
+        return input_ids, (input_ids != 0).long() if attention_mask is None else attention_mask
 
     def _check_rows(self, name: str, rows: Tensor, n_rows: int) -> None:
         if rows.numel() == 0:

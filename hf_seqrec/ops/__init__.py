@@ -7,6 +7,7 @@ A backend is a module with functions named and called as in `models/`: `selectiv
 
 import functools
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -90,5 +91,12 @@ def _why_unavailable(backend: str, name: str) -> str | None:
     try:
         importlib.import_module(_BACKENDS[backend].modules[name])
     except ImportError as error:
+        if "NUMBA_DISABLE_JIT" in str(error):
+            _warn_once("NUMBA_DISABLE_JIT is set, so torch computes what numba would, more slowly.")
         return str(error)
     return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

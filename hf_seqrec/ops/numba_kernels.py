@@ -22,6 +22,9 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba sets it from the environment
+    raise ImportError("NUMBA_DISABLE_JIT is set, and these kernels only run compiled")
+
 _triple, _, _features = cpu_target.target_context.codegen().magic_tuple()
 _IS_X86 = _triple.startswith(("x86_64", "i686", "i386"))
 # Lanes of a vector: one AVX-512 register, elsewhere as many registers as it takes for 8.

@@ -1,15 +1,8 @@
-"""
-Make a checkpoint folder one that a Hugging Face Inference Endpoint can serve: adds handler.py and requirements.txt.
+"""The files by which a Hugging Face Inference Endpoint serves a checkpoint folder: handler.py, requirements.txt."""
 
-    hf-seqrec endpoint runs/ml-1m
-    hf-seqrec push runs/ml-1m org/mamba4rec-ml-1m
-"""
-
-import argparse
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoints.load import load_checkpoint
@@ -36,15 +29,3 @@ def write_endpoint(folder: str | Path) -> list[Path]:
     needed = [line for line in ours if re.split(r"[^\w-]", line)[0] in _NEEDED and "extra ==" not in line]
     requirements.write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")
     return [handler, requirements]
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line and write the files."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec endpoint", description=(__doc__ or "").split("\n")[1])
-    parser.add_argument("checkpoint", type=Path, help="A checkpoint folder.")
-    for path in write_endpoint(parser.parse_args(command_line).checkpoint):
-        print(path)
-
-
-if __name__ == "__main__":
-    main()

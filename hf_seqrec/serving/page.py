@@ -7,9 +7,8 @@ Try a checkpoint in the browser: search titles, click a history together, see wh
 The second writes the files of a Space that shows the same page. Needs the extra `demo`, the second nothing.
 """
 
-import argparse
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..inference.recommendation import Source, check_top_k
 from ..inference.recommender import Recommender
+from ..installing import install_hint
 
 # The version of gradio that the page was tried with; a Space is told to use it.
 _GRADIO = "6.31.0"
@@ -144,7 +144,7 @@ def build_page(name_or_path: str | Path, top_k: int = 10, revision: str | None =
     try:
         import gradio as gr
     except ModuleNotFoundError as error:
-        raise ImportError("The page needs gradio: pip install 'hf-seqrec[demo]'.") from error
+        raise ImportError(f"The page needs gradio: {install_hint('demo')}.") from error
 
     page = Page(Recommender.from_pretrained(name_or_path, revision), top_k)
     catalog, model = page.recommender.catalog, page.recommender.model
@@ -268,23 +268,3 @@ def _details(values: Iterable[Any]) -> list[str]:
     texts = (", ".join(map(str, value)) if isinstance(value, list) else value for value in values)
     shown = [str(text).replace("|", ", ") for text in texts if text is not None and text != ""]
     return [text if len(text) <= _LONGEST_DETAILS else f"{text[: _LONGEST_DETAILS - 1]}…" for text in shown]
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line and open the page, or write the files of a Space."""
-    parser = argparse.ArgumentParser(prog="hf-seqrec demo", description=(__doc__ or "").strip().split("\n")[0])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("--top_k", type=int, default=10, help="How many items to recommend.")
-    parser.add_argument("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for the whole network.")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--space", metavar="FOLDER", help="Write the files of a Space there instead.")
-    arguments = parser.parse_args(command_line)
-    if arguments.space:
-        print(f"Wrote {write_space(arguments.space, arguments.checkpoint)}")
-        return
-    page = build_page(arguments.checkpoint, arguments.top_k)
-    page.launch(server_name=arguments.host, server_port=arguments.port)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,26 +9,22 @@ A plain HTTP server for a checkpoint: recommendations from histories, and live s
 /docs shows all of it. There is no authentication: let it listen to what may ask it, by default this machine.
 """
 
-import argparse
 import asyncio
-import gc
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
 
-import torch
-
 from ..inference.checks import NonFiniteScoresError
 from ..inference.recommendation import Answer
 from ..inference.recommender import Recommender
 from ..inference.sessions import SessionStore
+from ..installing import install_hint
 from .batching import AddEvents, EndSession, ModelThread, OverloadedError, RecommendHistory, RecommendSession
 
 try:
-    import uvicorn
     from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
@@ -37,7 +33,7 @@ try:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise ImportError(
-        'The server needs FastAPI and uvicorn: pip install "hf-seqrec[serve]". '
+        f"The server needs FastAPI and uvicorn: {install_hint('serve')}. "
         "Recommending in Python (`hf_seqrec.Recommender`) needs neither."
     ) from error
 
@@ -373,44 +369,3 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"The body of a request must be at most {self.max_bytes:,} bytes. Send less at once."
         await JSONResponse({"detail": detail}, 413, headers={"Connection": "close"})(scope, receive, send)
-
-
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line and serve until stopped."""
-    defaults = ServerOptions()
-    parser = argparse.ArgumentParser(prog="hf-seqrec serve", description=(__doc__ or "").split("\n")[1])
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
-    parser.add_argument("--revision", help="Branch, tag or commit on the Hub.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--max_sessions", type=int, default=defaults.max_sessions)
-    parser.add_argument("--sessions_file", type=FilePath, help="Restore sessions from it, and save them at the end.")
-    parser.add_argument("--max_body_bytes", type=int, default=defaults.max_body_bytes)
-    parser.add_argument("--max_batch", type=int, default=defaults.max_batch, help="Requests that go together.")
-    parser.add_argument("--max_wait_ms", type=float, default=defaults.max_wait_ms, help="How long one waits for more.")
-    parser.add_argument("--max_waiting", type=int, default=defaults.max_waiting, help="Refuse more with 503.")
-    parser.add_argument("--threads", type=int, default=1, help="Of torch: more pay off for large catalogs only.")
-    parser.add_argument("--device", default="cpu", help="Where the model runs, such as cuda.")
-    parser.add_argument("--log_level", default="info", choices=["error", "warning", "info", "debug"])
-    arguments = parser.parse_args(command_line)
-
-    torch.set_num_threads(arguments.threads)
-    options = ServerOptions(**{name: getattr(arguments, name) for name in vars(defaults)})
-    try:
-        recommender = Recommender.from_pretrained(arguments.checkpoint, arguments.revision)
-        recommender.model.to(arguments.device)
-        app = create_app(recommender, options)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    # What is loaded stays. Collecting garbage would go through all of it, a third of a second each time.
-    gc.collect()
-    gc.freeze()
-    try:
-        uvicorn.run(app, host=arguments.host, port=arguments.port, log_level=arguments.log_level, access_log=False)
-    finally:
-        # Libraries that count their leaks at the end would count all of it.
-        gc.unfreeze()
-
-
-if __name__ == "__main__":
-    main()

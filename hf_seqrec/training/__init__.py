@@ -1,1 +1,1 @@
-"""Training: arguments, the Trainer and what it needs, and the steps and reports of `trainer/run.py`."""
+"""Training: arguments, the Trainer and what it needs, and the steps and reports of `hf-seqrec train`."""

@@ -7,6 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from ..checkpoints.card import CURVES_FILE
+from ..installing import install_hint
 
 logger = logging.get_logger(__name__)
 
@@ -26,7 +27,7 @@ class CurvesCallback(TrainerCallback):
     ) -> None:
         """Say once when there will be no picture."""
         if not _has_matplotlib():
-            logger.warning('No curves will be drawn: matplotlib is not installed. `pip install "hf-seqrec[plot]"`')
+            logger.warning("No curves will be drawn: matplotlib is not installed. `%s`", install_hint("plot"))
 
 
 def draw_curves(log_history: list[dict[str, float]], path: str) -> None:

@@ -4,65 +4,44 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import yaml
-from transformers import HfArgumentParser, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from ..argument_parser import CommandParser
 from ..checkpoints.adapt import NEW_ITEMS
 from ..checkpoints.load import checkpoint_folder, load_config
 from ..ingest.open_dataset import DataArguments
 from ..models import MODEL_TYPES, config_class
+from .recipes import read_recipe
+from .run_record import OnResume, RunIdentity, marked_fields
 from .training_args import SeqRecTrainingArguments
 
-# Fields of a configuration that follow from the catalog or from how the model is used, not from a recipe, and those
-# that record the training arguments.
-_NOT_IN_RECIPES = {
-    "vocab_size",
-    "pad_token_id",
-    "use_cache",
-    "item_loss",
-    "num_negatives",
-    "gbce_t",
-    "label_smoothing",
-}
-
-
-# Of a model's configuration, what says how to compute and not what: a resumed run may do so on another machine.
-_OF_THE_MACHINE = {"scan_backend"}
-
-# Of a checkpoint's configuration, what no weight depends on.
-_MAY_CHANGE = _OF_THE_MACHINE | {
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "mask_probability",
-    "mask_last_probability",
-}
+_PROG = "hf-seqrec train"
 
 
 @dataclass
 class ModelArguments:
     """Which model to train. The fields of its configuration are arguments too (`--hidden_size 64`)."""
 
-    model_type: str = field(
+    model_type: Annotated[str, OnResume.SAME] = field(
         default="mamba4rec",
         metadata={
             "help": "Which system to train. With `model_name_or_path` that of the checkpoint.",
             "choices": list(MODEL_TYPES),
         },
     )
-    model_name_or_path: str | None = field(
+    model_name_or_path: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "Go on from a checkpoint folder, or a model on the Hub, instead of random weights. Items with the "
             "same raw id keep their embedding."
         },
     )
-    model_revision: str | None = field(
+    model_revision: Annotated[str | None, OnResume.SAME] = field(
         default=None, metadata={"help": "`model_name_or_path`: branch, tag or commit on the Hub."}
     )
-    new_items: str | None = field(
+    new_items: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "`model_name_or_path`: what items start from that the checkpoint does not know, see "
@@ -70,11 +49,11 @@ class ModelArguments:
             "choices": list(NEW_ITEMS),
         },
     )
-    keep_vanished_items: bool = field(
+    keep_vanished_items: Annotated[bool, OnResume.SAME] = field(
         default=False,
         metadata={"help": "`model_name_or_path`: keep the checkpoint's items that the dataset does not have."},
     )
-    freeze_encoder: bool = field(
+    freeze_encoder: Annotated[bool, OnResume.SAME] = field(
         default=False, metadata={"help": "`model_name_or_path`: train nothing but what the model has for each item."}
     )
 
@@ -103,30 +82,40 @@ class RunArguments(NamedTuple):
     data: DataArguments
     training: SeqRecTrainingArguments
 
-    def what_is_trained(self) -> dict[str, Any]:
-        """Return the arguments that a resumed run may not change: the model, its network and the data."""
-        model = dataclasses.asdict(self.model)
-        if self.model.model_name_or_path is None:
-            model = {"model_type": self.model.model_type}
-        network = {name: value for name, value in self.network.items() if name not in _OF_THE_MACHINE}
-        return model | network | dataclasses.asdict(self.data)
+    def run_identity(self) -> RunIdentity:
+        """Return what a resumed run must share, and what it may change on the record."""
+        fields = dataclasses.fields(config_class(self.model.model_type))
+        of_the_machine = {field.name for field in fields if field.metadata.get("of_the_machine")}
+        training = self.training
+        histories = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+        return RunIdentity(
+            same={
+                **marked_fields(self.model, OnResume.SAME),
+                **{name: value for name, value in self.network.items() if name not in of_the_machine},
+                **marked_fields(training, OnResume.SAME),
+                "histories of a step": histories,
+                "ranking": training.protocol.description,
+            },
+            # Which data these are their hashes tell, wherever they lie and however they were built.
+            recorded={**dataclasses.asdict(self.data), **marked_fields(training, OnResume.RECORDED)},
+        )
 
 
-def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArguments:
+def parse_run_arguments(command_line: Sequence[str] | None = None, doc: str = "") -> RunArguments:
     r"""
-    Parse `--config recipe.yaml` and the command line, which wins over the recipe.
+    Parse `--config` and the command line, which wins over the recipe.
 
     Args:
         command_line (`Sequence[str]`, *optional*): Defaults to the process's own.
+        doc (`str`, *optional*): What `--help` says besides the arguments.
 
     Raises:
-        ValueError: if the recipe cannot be read or is not a flat mapping, an argument is unknown, or the checkpoint to
-            go on from does not allow what is asked for.
-        SystemExit: if an argument has the wrong type; the message names it.
+        ValueError: if the recipe cannot be read or is not a flat mapping, an argument is unknown or has the wrong
+            type, or the checkpoint to go on from does not allow what is asked for.
     """
     command_line = list(sys.argv[1:] if command_line is None else command_line)
     recipe_path, _ = _peek(command_line)
-    recipe = {} if recipe_path is None else _read_recipe(Path(recipe_path))
+    recipe = {} if recipe_path is None else read_recipe(recipe_path)
     # The recipe first: where an argument is given twice, the parser takes the last.
     command_line = [*_as_command_line(recipe), *command_line]
     _, asked = _peek(command_line)
@@ -146,8 +135,13 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
         DataArguments,
         SeqRecTrainingArguments,
     ]
-    parser = HfArgumentParser(records, description="Train, evaluate and save a sequential recommender.")
-    parser.add_argument("--config", help="Recipe: a flat YAML file of these same arguments; the command line wins.")
+    parser = CommandParser(_PROG, doc, records, usage=f"{_PROG} [--config RECIPE] [--ARGUMENT VALUE ...]")
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="Recipe: a short name such as ml-1m/mamba4rec, or a flat YAML file of these same arguments. The command "
+        "line wins.",
+    )
     parser.set_defaults(**{name: None for name, value in recipe.items() if value is None})
     parser.set_defaults(model_type=model_type)
     model, network, data, training, _, unknown = parser.parse_args_into_dataclasses(
@@ -160,19 +154,37 @@ def parse_run_arguments(command_line: Sequence[str] | None = None) -> RunArgumen
         )
     if training.streaming and data.split != "leave_one_out":
         raise ValueError(f"`split` must be 'leave_one_out' with `--streaming true`, got {data.split!r}.")
-    if start is not None:
-        _check_start(model, start, dataclasses.asdict(network), training)
-    return RunArguments(model, dataclasses.asdict(network), data, training)
+    fields = dataclasses.asdict(network)
+    if start is None:
+        _choose_positions(fields, model_type, training.max_length)
+        # Any catalog will do: what is wrong with the network is said before the run's folder is written.
+        cls = config_class(model_type)
+        cls(vocab_size=cls.vocab_size_for(1), **fields)
+    else:
+        _check_start(model, start, fields, training)
+    return RunArguments(model, fields, data, training)
 
 
 def _peek(command_line: list[str]) -> tuple[str | None, ModelArguments]:
     """Read the recipe's path and the model, on which the other arguments depend; no type where none is given."""
-    records: list[Any] = [ModelArguments]
-    parser = HfArgumentParser(records, add_help=False)
+    parser = CommandParser(_PROG, records=[ModelArguments], add_help=False)
     parser.add_argument("--config")
     parser.set_defaults(model_type=None)
     model, other, _ = parser.parse_args_into_dataclasses(command_line, return_remaining_strings=True)
     return other.config, model
+
+
+def _choose_positions(network: dict[str, Any], model_type: str, max_length: int) -> None:
+    """Give a model with positions as many as a history may have, unless their number was chosen."""
+    chosen = network.get("max_position_embeddings")
+    if chosen is None:
+        has_positions = config_class(model_type).max_position_embeddings is not None
+        network["max_position_embeddings"] = max_length if has_positions else None
+    elif max_length > chosen:
+        raise ValueError(
+            f"`max_length` must be at most `max_position_embeddings`, {chosen}, got {max_length}. Leave out "
+            "`--max_position_embeddings`: it follows `--max_length`."
+        )
 
 
 def _check_start(
@@ -180,7 +192,9 @@ def _check_start(
 ) -> None:
     """Check what is asked of a checkpoint to go on from, and choose how new items start."""
     changed = sorted(name for name, value in network.items() if value != getattr(start, name))
-    refused = [name for name in changed if name not in _MAY_CHANGE]
+    fields = dataclasses.fields(type(start))
+    free = {field.name for field in fields if field.metadata.keys() & {"free_in_fine_tuning", "of_the_machine"}}
+    refused = [name for name in changed if name not in free]
     if refused:
         differences = ", ".join(f"{name}: {getattr(start, name)!r} there, {network[name]!r} here" for name in refused)
         raise ValueError(
@@ -202,24 +216,28 @@ def _check_start(
 
 def _network_arguments(model_type: str, start: PreTrainedConfig | None) -> type:
     """Make a dataclass of the fields that a model's configuration adds to transformers' own, as `start` has them."""
-    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _NOT_IN_RECIPES
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    found = [
+        field
+        for field in dataclasses.fields(config_class(model_type))
+        if field.name not in inherited and field.metadata.get("in_recipes", True)
+    ]
+    defaults = {field.name: getattr(start, field.name, field.default) for field in found}
+    metadata: dict[str, dict[str, Any]] = {}
+    if start is None and "max_position_embeddings" in defaults:
+        defaults["max_position_embeddings"] = None
+        metadata["max_position_embeddings"] = {"help": "Positions of a model that has some; by default `max_length`."}
     return dataclasses.make_dataclass(
         "NetworkArguments",
         [
-            (field.name, field.type, dataclasses.field(default=getattr(start, field.name, field.default)))
-            for field in dataclasses.fields(config_class(model_type))
-            if field.name not in inherited
+            (
+                field.name,
+                float if field.type == int | float else field.type,
+                dataclasses.field(default=defaults[field.name], metadata=metadata.get(field.name)),
+            )
+            for field in found
         ],
     )
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"`--config` must be a recipe, but there is no file {path}. See trainer/recipes/.")
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(recipe, dict) or any(isinstance(value, dict) for value in recipe.values()):
-        raise ValueError(f"The recipe {path} must be a flat YAML mapping of arguments, such as `hidden_size: 64`.")
-    return recipe
 
 
 def _as_command_line(recipe: dict[str, Any]) -> list[str]:

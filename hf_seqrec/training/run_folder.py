@@ -8,33 +8,35 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .run_record import RunIdentity, differences, read_json, read_run, write_run
+
 # Trainer writes it last (see `SeqRecTrainer._save_rng_state`), so a checkpoint without it was cut short.
 LAST_FILE = "trainer_state.json"
 # What else a run goes on from. A process that is killed leaves all of it where the last file is, a machine that loses
 # its power need not.
 _FILES = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
-# And where there are any, see `ShardedItemEmbedding.optimizer_file`.
+# And where there are any, see `ShardedItemTable.optimizer_file`.
 _OF_SHARDS = "optimizer_shard_*.pt"
-# Written first: what the folder's run trains.
-_RUN_FILE = "run.json"
 
 
-def claim_run_folder(output_dir: str, what_is_trained: dict[str, Any], resumes: bool, overwrite: bool) -> None:
+def claim_run_folder(output_dir: str, identity: RunIdentity, resume: str | bool | None, overwrite: bool) -> None:
     r"""
-    Make sure that a run may write into its folder, and note there what it trains. For one process of a run to call.
+    Make sure that a run may write into its folder, and record there what it trains. For one process of a run to call.
 
     Args:
         output_dir (`str`): The run's folder.
-        what_is_trained (`dict[str, Any]`): Model, network and data of this run, which a resumed run must share.
-        resumes (`bool`): Whether this run goes on with what is there.
+        identity ([`RunIdentity`]): What this run trains.
+        resume (`str`, `bool` or `None`): `--resume_from_checkpoint`.
         overwrite (`bool`): Delete what is there and start again.
 
     Raises:
-        ValueError: if the folder holds another run, or something that is no run.
+        ValueError: if the folder holds another run, or something that is no run, or what is resumed was trained with
+            other arguments.
     """
     folder = Path(output_dir)
+    earlier = None
     if folder.exists() and any(folder.iterdir()):
-        earlier = _read_json(folder / _RUN_FILE)
+        earlier = read_run(folder)
         if earlier is None:
             raise ValueError(
                 f"`output_dir` must be new, empty or an earlier run's folder, but {folder} holds other files. "
@@ -42,19 +44,40 @@ def claim_run_folder(output_dir: str, what_is_trained: dict[str, Any], resumes: 
             )
         if overwrite:
             shutil.rmtree(folder)
-        elif not resumes:
+            earlier = None
+        elif not wants_resume(resume):
+            dataset = earlier["recorded"].get("dataset", earlier["same"].get("dataset"))
             raise ValueError(
-                f"`output_dir` {folder} holds an earlier run ({earlier.get('model_type')} on "
-                f"{earlier.get('dataset')}). Go on with `--resume_from_checkpoint true`, start again with "
-                "`--overwrite_output_dir true`, or choose another `--output_dir`."
+                f"`output_dir` {folder} holds an earlier run ({earlier['same'].get('model_type')} on {dataset}). "
+                "Go on with `--resume_from_checkpoint true`, start again with `--overwrite_output_dir true`, or "
+                "choose another `--output_dir`."
             )
-        elif earlier != what_is_trained:
-            raise ValueError(
-                f"`output_dir` {folder} holds another run, which cannot be resumed as this one "
-                f"({_differences(earlier, what_is_trained)}). Choose another `--output_dir`."
-            )
+    checkpoint = checkpoint_to_resume(output_dir, resume)
+    resumed = None if checkpoint is None else read_run(Path(checkpoint).parent)
+    for run in (earlier, resumed):
+        if run is not None:
+            _check_same_run(run["same"], identity.same, checkpoint or output_dir)
+    record = {"same": identity.same, "recorded": identity.recorded, "changes": []}
+    if checkpoint is not None and resumed is not None:
+        changed = differences(resumed["recorded"], identity.recorded)
+        entries = [{"resumed_from": Path(checkpoint).name} | changed] if changed else []
+        record["changes"] = resumed["changes"] + entries
+        # The data that are loaded will be compared with these.
+        record["data"] = resumed.get("data", {})
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _RUN_FILE).write_text(json.dumps(what_is_trained, indent=2, sort_keys=True), encoding="utf-8")
+    write_run(folder, record)
+
+
+def _check_same_run(earlier: dict[str, Any], now: dict[str, Any], place: str) -> None:
+    """Refuse to go on with other arguments, where that would train something else."""
+    differing = differences(earlier, now)
+    if differing:
+        shown = ", ".join(f"{name}: {before!r} there, {after!r} here" for name, (before, after) in differing.items())
+        raise ValueError(
+            f"`resume_from_checkpoint` must come with the arguments of the run that it goes on with, but {place} is "
+            f"of another run ({shown}). Give the same arguments, or start in another `--output_dir`, with "
+            "`--model_name_or_path` to train these weights on."
+        )
 
 
 def wants_resume(resume: str | bool | None) -> bool:
@@ -95,7 +118,7 @@ def newest_complete_checkpoint(folder: Path) -> str | None:
 
 def missing_from_checkpoint(checkpoint: Path) -> str | None:
     """Return the first file that a run could not go on from, because it is missing or cut short; `None`: complete."""
-    if _read_json(checkpoint / LAST_FILE) is None:
+    if read_json(checkpoint / LAST_FILE) is None:
         return LAST_FILE
     for pattern in (*_FILES, _OF_SHARDS):
         found = sorted(checkpoint.glob(pattern))
@@ -118,16 +141,3 @@ def _is_whole_safetensors(path: Path) -> bool:
         tensors = json.loads(file.read(length))
     ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
     return 8 + length + max(ends, default=0) == size
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file, or `None` where it is missing or cut short."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-
-
-def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    names = sorted(name for name in earlier.keys() | now.keys() if earlier.get(name) != now.get(name))
-    return ", ".join(f"{name}: {earlier.get(name)!r} there, {now.get(name)!r} here" for name in names)

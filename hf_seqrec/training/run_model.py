@@ -38,8 +38,12 @@ def make_run_model(
     """
     if start is None:
         config_cls = config_class(arguments.model.model_type)
-        vocab_size = config_cls.vocab_size_for(catalog.n_items)
-        return AutoModel.from_config(config_cls(vocab_size=vocab_size, **arguments.network)), "from scratch"
+        config = config_cls(
+            vocab_size=config_cls.vocab_size_for(catalog.n_items),
+            catalog_fingerprint=catalog.fingerprint(),
+            **arguments.network,
+        )
+        return AutoModel.from_config(config), "from scratch"
     asked = arguments.model
     assert asked.new_items is not None  # the arguments have chosen a rule
     change = change_of_catalog(start.catalog, catalog)

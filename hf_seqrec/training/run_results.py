@@ -1,26 +1,25 @@
-"""What a run leaves and prints at its end: results and how they were made, metrics, a user's recommendations."""
+"""What a run leaves at its end: the results, and how they were made."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.card import RESULTS_FILE
 from ..data.sequences import Sequences
-from ..evaluation.environment import command, commit, hardware, versions
+from ..evaluation.environment import commit, hardware, own_command, versions
+from ..evaluation.results import RESULTS_FILE, Results, dataset_name, without_folders, write_results
 from .run_arguments import RunArguments
 from .run_data import Splits
+from .run_record import read_run
 from .trainer import SeqRecTrainer
 
 
-def write_results(
+def write_run_results(
     output_dir: str,
     trainer: SeqRecTrainer,
     arguments: RunArguments,
     sequences: Sequences,
     splits: Splits,
     metrics: dict[str, float],
-) -> dict[str, Any]:
+) -> Results:
     r"""
     Write and return `results.json`: every metric of validation and test, and what it takes to obtain them again.
 
@@ -32,29 +31,49 @@ def write_results(
         splits: What of it was held out, as [`~hf_seqrec.training.run_data.load_run_data`] returns it.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
     """
-    history = trainer.state.log_history
-    results = {
+    history, args = trainer.state.log_history, arguments.training
+    identity = arguments.run_identity()
+    told = identity.same | identity.recorded
+    results: Results = {
         "model_type": trainer.model.config.model_type,
-        "dataset": arguments.data.dataset,
+        "dataset": dataset_name(arguments.data.dataset),
         "statistics": sequences.statistics,
         "protocol": f"{splits.protocol}, {trainer.protocol.description}",
         "rankings": trainer.protocol.rankings,
         "split_counts": splits.counts,
         "metrics": {name: value for name, value in sorted(metrics.items()) if "@" in name or name.endswith("_loss")},
+        "max_length": args.max_length,
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,
         # A run that went on from a checkpoint knows only the time since.
         "resumed_from": trainer.resumed_from,
+        "changed_on_resume": (read_run(output_dir) or {}).get("changes", []),
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+        "evaluation_seconds": sum(metrics[name] for name in ("eval_runtime", "test_runtime") if name in metrics),
+        "optimizer": _text(args.optim),
+        "learning_rate": args.learning_rate,
+        "lr_scheduler": _text(args.lr_scheduler_type),
+        "batch": {
+            "histories_per_step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "per_device": args.train_batch_size,
+            "accumulation_steps": args.gradient_accumulation_steps,
+            "processes": args.world_size,
+        },
         "parameters": trainer.model.num_parameters() + (trainer.shards.n_elsewhere if trainer.shards else 0),
-        "arguments": arguments.what_is_trained(),
-        "objective": arguments.training.what_is_learned(),
-        "command": command([Path(sys.executable).name, *sys.argv]),
-        "seed": arguments.training.seed,
+        "arguments": told
+        | {name: without_folders(told[name]) for name in ("model_name_or_path", "items") if told[name]}
+        | {"dataset": dataset_name(arguments.data.dataset)},
+        "objective": args.objective(),
+        "command": own_command(),
+        "seed": args.seed,
         "versions": versions(),
         "commit": commit(),
         "hardware": hardware(trainer.args.device, trainer.args.world_size),
     }
-    path = Path(output_dir) / RESULTS_FILE
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_results(Path(output_dir) / RESULTS_FILE, results)
     return results
+
+
+def _text(value: Any) -> str:
+    """Return the word of one of transformers' enumerations."""
+    return str(getattr(value, "value", value))

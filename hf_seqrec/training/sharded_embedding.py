@@ -16,14 +16,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..models.configuration_seqrec import SeqRecConfig
 from ..models.item_scores import count_above, target_scores, top_k_items
+from ..models.item_table import ItemTable
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 
 # Scores held at once: 2**23 float32 are 32 MiB.
 _SCORES_AT_ONCE = 2**23
 
 
-def shard_item_embedding(model: SeqRecPreTrainedModel) -> "ShardedItemEmbedding":
+def shard_item_embedding(model: SeqRecPreTrainedModel) -> "ShardedItemTable":
     r"""
     Replace a model's item embedding by this rank's rows of it, in place. For all ranks to call, on equal models.
 
@@ -36,19 +38,19 @@ def shard_item_embedding(model: SeqRecPreTrainedModel) -> "ShardedItemEmbedding"
             "2 ...`, or leave it out."
         )
     items, bias = model.output_items()
-    if bias is not None or items is not model.item_embeddings.weight:
+    if bias is not None or items is not model.item_table.weight:
         raise ValueError(
             f"`shard_embeddings` must come with a model that scores the catalog with its item embedding alone, which "
             f"{type(model).__name__} does not. Choose another `--model_type`, or leave it out."
         )
-    sharded = ShardedItemEmbedding(items.detach())
+    sharded = ShardedItemTable(model.config, items.detach())
     model.set_input_embeddings(sharded)
     # Otherwise DistributedDataParallel would take the rows for copies of the same.
     model._ddp_params_and_buffers_to_ignore = ["item_embeddings.weight"]  # type: ignore[assignment]
     return sharded
 
 
-def check_optimizer_shards(checkpoint: str, shards: "ShardedItemEmbedding | None") -> None:
+def check_optimizer_shards(checkpoint: str, shards: "ShardedItemTable | None") -> None:
     """Raise unless a checkpoint has the optimizer's state for these shards, or for none."""
     found = sorted(path.name for path in Path(checkpoint).glob("optimizer_shard_*_of_*.pt"))
     n_ranks = int(found[0].removesuffix(".pt").rsplit("_", 1)[1]) if found else 0
@@ -62,7 +64,7 @@ def check_optimizer_shards(checkpoint: str, shards: "ShardedItemEmbedding | None
         )
 
 
-class ShardedItemEmbedding(nn.Module):
+class ShardedItemTable(ItemTable):
     r"""
     Those rows of an item embedding `(v, d)` that are this rank's, and what models do with all of them.
 
@@ -80,12 +82,10 @@ class ShardedItemEmbedding(nn.Module):
         ValueError: if there are fewer rows than ranks.
     """
 
-    padding_idx = 0
-    # Gradients are those of a full softmax: every row has one.
-    sparse = False
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
+    def __init__(self, config: SeqRecConfig, table: Tensor) -> None:
+        # Without the whole table, which `nn.Embedding` would make. Gradients are those of a full softmax.
+        nn.Module.__init__(self)
+        self.config, self.padding_idx, self.sparse = config, 0, False
         # Of its own, because DistributedDataParallel's communication comes in between, in another order on each rank.
         self.group = dist.new_group()
         self.rank, self.n_ranks = dist.get_rank(), dist.get_world_size()
@@ -101,33 +101,41 @@ class ShardedItemEmbedding(nn.Module):
         self.weight = nn.Parameter(table[self.first_row : self.end_row].clone())
         self.register_load_state_dict_pre_hook(self._take_own_rows)
 
+    def padding(self) -> Tensor:
+        """Return the padding row, which is zero, `(d,)`; without communication."""
+        return self.weight.new_zeros(self.embedding_dim)
+
     def extra_repr(self) -> str:
         """Say which rows of how many these are."""
         return f"{self.num_embeddings}, {self.embedding_dim}, rows {self.first_row} to {self.end_row - 1}"
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Look rows up: `(...)` to `(..., d)`."""
-        if input_ids.dim() == 0:
-            # A layer that asks for the padding row; how often, the ranks need not agree on.
-            return self.weight.new_zeros(self.embedding_dim)
         return _LookUp.apply(self.weight, input_ids.flatten(), self).view(*input_ids.shape, -1)
 
-    def full_softmax_loss(
-        self, hidden_states: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        r"""
-        Cross-entropy of the right items against the whole catalog; otherwise as [`full_softmax_loss`] of the models.
+    def output_items(self) -> Tensor:
+        """Raise a `ValueError`: no process has them all."""
+        raise ValueError(
+            "Processes share out the rows of the item table (`--shard_embeddings`), so none can score the whole "
+            "catalog by itself: `item_loss` as a full softmax, `rank_targets` and `recommend` work, called by all "
+            "processes at once. Load the saved checkpoint for anything else."
+        )
 
-        Args:
-            hidden_states (`torch.Tensor` of shape `(m, d)`): States of this rank's positions.
-            labels (`torch.LongTensor` of shape `(m,)`): Their right items.
-            num_items_in_batch (`int` or scalar tensor, *optional*): Divides the sum instead of `m`.
-        """
+    def full_softmax_loss(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor,
+        bias: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Cross-entropy of the right items `(m,)` of this process's states `(m, d)` against the whole catalog."""
         loss = _VocabularyParallelLoss.apply(hidden_states, self.weight, labels, self)
         return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     @torch.no_grad()
-    def target_ranks(self, hidden_states: Tensor, targets: Tensor, seen_items: Tensor) -> tuple[Tensor, Tensor]:
+    def target_ranks(
+        self, hidden_states: Tensor, targets: Tensor, seen_items: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Rank the targets `(b,)` among the whole catalog, as [`~hf_seqrec.models.item_scores.target_ranks`]."""
         states, of_all, seen = self.gathered(hidden_states), self.gathered(targets), self.gathered(seen_items)
         every_state, every_target, every_seen = states.joined(), of_all.joined(), seen.joined()
@@ -142,8 +150,17 @@ class ShardedItemEmbedding(nn.Module):
         return above - seen_above, above
 
     @torch.no_grad()
-    def top_k(self, hidden_states: Tensor, top_k: int, excluded_rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    def top_k(
+        self,
+        hidden_states: Tensor,
+        top_k: int,
+        bias: Tensor | None = None,
+        excluded_rows: Tensor | None = None,
+        candidate_rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return rows and scores of the best items, as [`~hf_seqrec.models.item_scores.top_k_items`]."""
+        if candidate_rows is not None:
+            self.output_items()
         states = self.gathered(hidden_states)
         excluded = None if excluded_rows is None else self.gathered(excluded_rows).joined()
         rows, scores = top_k_items(states.joined(), self.weight, top_k, None, excluded, self.first_row)
@@ -246,7 +263,7 @@ class _LookUp(torch.autograd.Function):
     """Rows of the table for ids `(n,)`: each rank puts in those that it has, for all ranks."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor, shards: ShardedItemEmbedding) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, shards: ShardedItemTable) -> Tensor:
         all_ids = shards.gathered(ids)
         ctx.shards, ctx.ids = shards, all_ids.joined()
         mine, places = shards.places(ctx.ids)
@@ -270,9 +287,7 @@ class _VocabularyParallelLoss(torch.autograd.Function):
     """Sum over this rank's positions of `logsumexp(scores) - score of the target`; scores are computed twice."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_states: Tensor, weight: Tensor, labels: Tensor, shards: ShardedItemEmbedding
-    ) -> Tensor:
+    def forward(ctx: Any, hidden_states: Tensor, weight: Tensor, labels: Tensor, shards: ShardedItemTable) -> Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
             of_ranks = shards.gathered(hidden_states.to(weight.dtype))
             hidden, targets = of_ranks.joined(), shards.gathered(labels).joined()  # [m of all ranks, d], [m]

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from ..data.catalog import Catalog
+from ..data.catalog import CATALOG_FILE, Catalog, check_catalog_fits
 from ..data.histories import HistoryDataset
 from ..data.objectives import collators_for
 from ..data.samplers import LengthGroupedSampler, ShuffledSampler
@@ -26,10 +26,11 @@ from ..evaluation.protocol import model_inputs
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .embedding_optimizer import gradient_values, item_table_optimizer
 from .launch_checks import check_ranks_agree
-from .run_folder import LAST_FILE
+from .run_folder import LAST_FILE, newest_complete_checkpoint
+from .run_record import check_same_data
 from .sharded_embedding import check_optimizer_shards, shard_item_embedding
 from .trainer_push import PushingTrainer
-from .training_args import SeqRecTrainingArguments
+from .training_args import SeqRecTrainingArguments, seqrec_arguments
 
 
 class SeqRecTrainer(PushingTrainer):
@@ -41,17 +42,25 @@ class SeqRecTrainer(PushingTrainer):
     device, never the scores.
 
     Args:
-        model ([`SeqRecPreTrainedModel`]): The model.
-        args ([`SeqRecTrainingArguments`]): How to train.
+        model ([`SeqRecPreTrainedModel`], *optional*): The model; or else `model_init` makes it.
+        args ([`SeqRecTrainingArguments`], *optional*): How to train. Of plain [`TrainingArguments`] everything is
+            taken, and the defaults of this package for what they do not have.
         train_dataset, eval_dataset:
             Views made by [`~hf_seqrec.data.leave_one_out.leave_one_out`] or
             [`~hf_seqrec.data.global_time_split.global_time_split`]; to train on also a
             [`~hf_seqrec.data.streaming.StreamedHistories`], with this process's batch size, window, rank and workers.
         catalog ([`Catalog`], *optional*): Saved with every checkpoint, so that it can name what it recommends.
         callbacks (`list[TrainerCallback]`, *optional*): More callbacks.
+        model_init (`Callable[[], SeqRecPreTrainedModel]`, *optional*): Makes the model, anew for each call of `train`
+            and each trial of a hyper-parameter search.
+        compute_metrics (`Callable[[EvalPrediction], dict]`, *optional*): More metrics, beside those of the protocol,
+            from `predictions`, which are the ranks of each user's target (one `(n,)` for each of `protocol.rankings`,
+            0 the best), and `label_ids`, the targets' rows.
+        kwargs: Other arguments of [`Trainer`].
 
     Raises:
-        ValueError: if the catalog and the model's item embedding have different sizes.
+        TypeError: if a dataset is something else than such a view.
+        ValueError: if the catalog is not the model's, see [`check_catalog_fits`], or there is no model.
         PushError: with `args.push_to_hub`, if the Hub refuses to make the repository.
     """
 
@@ -60,28 +69,32 @@ class SeqRecTrainer(PushingTrainer):
 
     def __init__(
         self,
-        model: SeqRecPreTrainedModel,
-        args: SeqRecTrainingArguments,
+        model: SeqRecPreTrainedModel | None = None,
+        args: TrainingArguments | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         catalog: Catalog | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        model_init: Callable[..., SeqRecPreTrainedModel] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
-        if catalog is not None and catalog.n_items != model.config.n_items:
-            raise ValueError(
-                f"The catalog has {catalog.n_items} items, but the model has {model.config.n_items}. Build the model "
-                f"with `vocab_size={type(model.config).__name__}.vocab_size_for(catalog.n_items)`."
-            )
+        args = seqrec_arguments(args)
+        _check_views(train_dataset, eval_dataset)
         if args.push_to_hub and catalog is None:
             raise ValueError("`catalog` must be given with `push_to_hub`: others need it to name what is recommended.")
+        self.catalog, self.more_metrics = catalog, compute_metrics
+        if model_init is not None:
+            model = self._first_model(model, model_init, args)
+        if model is None:
+            raise ValueError("`model` must be given, or `model_init`, a function that makes it.")
         # Of a sliding window the collators take all there is.
         window = "last" if args.window == "sliding" else args.window
         self.collators = collators_for(model.config, args.max_length, window, args.seed, args.train_on)
+        # What the collators were made for, which a trial of a search cannot change any more.
+        self._objective = None if train_dataset is None else args.objective()
+        self._configure(model, args)
         if train_dataset is not None:
-            model.config.item_loss, model.config.gbce_t = args.loss, args.gbce_t
-            model.config.num_negatives = args.num_negatives
-            model.config.label_smoothing = args.label_smoothing_factor
             if args.loss != "full_softmax":
                 self.collators = self.collators._replace(training=self._with_negatives(model, args, train_dataset))
             if args.embedding_optimizer is not None:
@@ -107,17 +120,70 @@ class SeqRecTrainer(PushingTrainer):
             callbacks=callbacks,
             **kwargs,
         )
-        self.catalog = catalog
+        self.model_init: Any = model_init
         # Trainer's own would take the labels away from the model and ask it for all logits.
         self.label_smoother = None
         self.resumed_from: str | bool | None = None
+        # Positions of a training history, where histories are grouped by length and learn at every position.
+        self.mean_positions: float | None = None
+
+    def _first_model(
+        self,
+        model: SeqRecPreTrainedModel | None,
+        model_init: Callable[..., SeqRecPreTrainedModel],
+        args: SeqRecTrainingArguments,
+    ) -> SeqRecPreTrainedModel:
+        """Make the model from which what does not change between trials is taken: the objective, the catalog."""
+        if model is not None:
+            raise ValueError("`model` must be left out with `model_init`, which makes it.")
+        for name in ("embedding_optimizer", "shard_embeddings"):
+            if getattr(args, name):
+                raise ValueError(
+                    f"`model_init` must come without `{name}`, which belongs to the tables of one model. Pass `model`."
+                )
+        self.model_init = model_init
+        set_seed(args.seed)
+        made: Any = super().call_model_init()
+        return made
+
+    def call_model_init(self, trial: Any = None) -> SeqRecPreTrainedModel:
+        """Make a model with `model_init`, and note in its configuration what it is trained for."""
+        model: Any = super().call_model_init(trial)
+        if self._objective is not None and self.args.objective() != self._objective:
+            raise ValueError(
+                f"`{'`, `'.join(self._objective)}` must stay as they were when the Trainer was made "
+                f"({self._objective}), got {self.args.objective()}. Make a Trainer for each of them."
+            )
+        self._configure(model, self.args)
+        return model
+
+    def _configure(self, model: SeqRecPreTrainedModel, args: SeqRecTrainingArguments) -> None:
+        """Note in the configuration of a model what it is trained with, and the catalog that it knows."""
+        if self.catalog is not None:
+            check_catalog_fits(model.config, self.catalog)
+            model.config.catalog_fingerprint = self.catalog.fingerprint()
+        if self._objective is not None:
+            model.config.item_loss, model.config.gbce_t = args.loss, args.gbce_t
+            model.config.num_negatives, model.config.constant_bias = args.num_negatives, args.constant_bias
+            model.config.label_smoothing = args.label_smoothing_factor
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as [`Trainer.train`], once the ranks have found that they have the same data to train on."""
         self.resumed_from = _name(resume_from_checkpoint)
+        self._check_catalog_of(resume_from_checkpoint)
         if self.args.world_size > 1:
             check_ranks_agree(self._what_is_trained_on() | {"checkpoint": self.resumed_from})
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _check_catalog_of(self, resume_from_checkpoint: str | bool | None) -> None:
+        """Refuse to go on from weights whose rows stand for other items."""
+        folder: Any = resume_from_checkpoint
+        if folder is True:
+            folder = newest_complete_checkpoint(Path(str(self.args.output_dir)))
+        if folder and self.catalog is not None and Path(folder, CATALOG_FILE).is_file():
+            found = {"items": self.catalog.n_items, "catalog": self.catalog.fingerprint()}
+            saved = Catalog.from_pretrained(folder)
+            check_same_data(folder, {"items": saved.n_items, "catalog": saved.fingerprint()}, found)
 
     def _what_is_trained_on(self) -> dict[str, Any]:
         """Return numbers and hashes of the items and histories; the hash of a billion events takes some seconds."""
@@ -126,8 +192,11 @@ class SeqRecTrainer(PushingTrainer):
             found["hash of the item ids"] = self.catalog.fingerprint()
         for what, dataset in (("training", self.train_dataset), ("evaluation", self.eval_dataset)):
             if isinstance(dataset, HistoryDataset | StreamedHistories):
-                n_samples = dataset.n_windows if isinstance(dataset, StreamedHistories) else len(dataset)
-                found |= {f"{what} samples": n_samples, f"hash of the {what} histories": dataset.fingerprint()}
+                found[f"hash of the {what} histories"] = dataset.fingerprint()
+            if isinstance(dataset, StreamedHistories):
+                found |= {f"{what} samples": dataset.n_windows, f"{what} batches": dataset.n_batches.tolist()}
+            elif isinstance(dataset, HistoryDataset):
+                found[f"{what} samples"] = len(dataset)
         return found
 
     def _rank_by_protocol(self, n_items: int, train_dataset: Any, eval_dataset: Any) -> None:
@@ -153,9 +222,9 @@ class SeqRecTrainer(PushingTrainer):
             self.collators.training,
             model.config.n_items,
             args.num_negatives,
-            args.negatives,
+            args.negatives_distribution,
             # Before the histories are cut into samples, in which an event is more than once.
-            item_counts=None if args.negatives == "uniform" else train_dataset.item_counts(),
+            item_counts=None if args.negatives_distribution == "uniform" else train_dataset.item_counts(),
             alpha=args.negatives_alpha,
             shared=args.share_negatives,
             log_q=args.loss == "sampled_softmax",
@@ -169,7 +238,11 @@ class SeqRecTrainer(PushingTrainer):
         if self.args.train_sampling_strategy == "group_by_length":
             # Batches next to each other go to different ranks in the same step.
             batch_size = self.args.train_batch_size * self.args.world_size
-            return LengthGroupedSampler(dataset, batch_size, self.args.max_length, seed)
+            sampler = LengthGroupedSampler(dataset, batch_size, self.args.max_length, seed)
+            if self.args.train_on in (None, "every_position") and self.model.config.objective != "last_item":
+                # The last event of a history is no input.
+                self.mean_positions = float(sampler.lengths.mean()) - 1
+            return sampler
         return ShuffledSampler(dataset, seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
@@ -239,7 +312,8 @@ class SeqRecTrainer(PushingTrainer):
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Turn the ranks of all users into metrics."""
         ranks: Any = prediction.predictions
-        return self.protocol.metrics(ranks)
+        more = {} if self.more_metrics is None else self.more_metrics(prediction)
+        return self.protocol.metrics(ranks) | more
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Train on one batch, and stop where the loss is no longer a number."""
@@ -248,10 +322,27 @@ class SeqRecTrainer(PushingTrainer):
             raise FloatingPointError(
                 f"The training loss is {loss.item()} at step {self.state.global_step + 1} (epoch "
                 f"{self.state.epoch:.2f}) with learning rate {self._get_learning_rate():.3g}. Lower `--learning_rate` "
-                f"or `--max_grad_norm` (now {self.args.max_grad_norm}), and go on from the last checkpoint in "
-                f"{self.args.output_dir} with `--resume_from_checkpoint true`."
+                f"or `--max_grad_norm` (now {self.args.max_grad_norm}) and start again in a new `--output_dir`, from "
+                f"the last checkpoint in {self.args.output_dir} if you pass it as `--model_name_or_path`."
             )
         return loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        """
+        Count labels as [`Trainer`] does; of histories grouped by length, as many as if their lengths were average.
+
+        A mean over each batch would weigh a position of a batch of short histories more than one of long histories.
+        """
+        count = super()._get_num_items_in_batch(batch_samples, device)
+        if count is None or self.mean_positions is None:
+            return count
+        sizes = torch.tensor(
+            [[len(batch["input_ids"]), int(batch["attention_mask"].sum())] for batch in batch_samples], device=device
+        )
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            sizes = self.accelerator.gather(sizes)
+        n_histories, n_positions = sizes.sum(dim=0)
+        return count * (self.mean_positions * n_histories / n_positions)
 
     # torch knows no norm of a sparse gradient, so what is measured and clipped are its values.
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -331,6 +422,20 @@ def _check_sparse_gradients_travel(args: SeqRecTrainingArguments) -> None:
             f"processes, got {torch.distributed.get_backend()}, which adds up no sparse gradients. Pass "
             "`--ddp_backend gloo`, or train in one process."
         )
+
+
+def _check_views(train_dataset: Any, eval_dataset: Any) -> None:
+    """Refuse datasets that know no histories."""
+    parts = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+    for name, dataset, kinds in (
+        ("train_dataset", train_dataset, (HistoryDataset, StreamedHistories)),
+        *(("eval_dataset", part, (HistoryDataset,)) for part in parts),
+    ):
+        if dataset is not None and not isinstance(dataset, kinds):
+            raise TypeError(
+                f"`{name}` must be a view of histories, such as `leave_one_out(folder).train` with the folder of a "
+                f"dataset that `hf-seqrec build` wrote, got a {type(dataset).__module__}.{type(dataset).__name__}."
+            )
 
 
 def _no_weight_decay(layer: nn.Module) -> tuple[str, ...]:

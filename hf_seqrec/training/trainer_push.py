@@ -15,6 +15,7 @@ from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
 from ..checkpoints.card import CURVES_FILE, write_model_card
+from ..evaluation.results import Results
 from ..hub.push import checked_files, push_checkpoint
 from ..hub.upload import PushError, how_to_push_again, make_repository, upload
 
@@ -33,8 +34,8 @@ class PushingTrainer(Trainer):
     in its folder.
     """
 
-    # What the run measured, for the card; `trainer/run.py` sets it.
-    results: dict[str, Any] | None = None
+    # What the run measured, for the card; `hf-seqrec train` sets it.
+    results: Results | None = None
     # transformers' own declare these as the `None` that they start with.
     hub_model_id: Any
     push_in_progress: Any

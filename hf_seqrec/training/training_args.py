@@ -1,23 +1,24 @@
 """How a model is trained and evaluated: transformers' TrainingArguments with what histories need."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from transformers import TrainingArguments
 
 from ..data.objectives import TRAIN_ON
-from ..data.training_negatives import NEGATIVES, check_negatives
+from ..data.training_negatives import NEGATIVES_DISTRIBUTIONS, check_negatives
 from ..data.windows import check_stride
-from ..evaluation.protocol import DISTRIBUTIONS, PROTOCOLS, EvaluationProtocol
+from ..evaluation.protocol import RankingArguments
 from ..hub.upload import check_repo_id
 from ..models.configuration_seqrec import DEFAULT_NEGATIVES
 from .embedding_optimizer import EMBEDDING_OPTIMIZERS
+from .run_record import OnResume
 
 
 @dataclass
-class SeqRecTrainingArguments(TrainingArguments):
+class SeqRecTrainingArguments(RankingArguments, TrainingArguments):
     r"""
     transformers' [`TrainingArguments`] with the defaults of sequential recommendation, and what histories need.
 
@@ -27,10 +28,10 @@ class SeqRecTrainingArguments(TrainingArguments):
     output_dir: str = field(
         default="runs/default", metadata={"help": "The run's folder: checkpoints, curves, results."}
     )
-    max_length: int = field(
+    max_length: Annotated[int, OnResume.SAME] = field(
         default=200, metadata={"help": "Positions of a training or evaluation history; the most recent are kept."}
     )
-    window: str = field(
+    window: Annotated[str, OnResume.SAME] = field(
         default="last",
         metadata={
             "help": "Which part of a longer history an epoch trains on: its most recent items (`last`), a window that "
@@ -38,11 +39,11 @@ class SeqRecTrainingArguments(TrainingArguments):
             "choices": ["last", "random", "sliding"],
         },
     )
-    window_stride: int | None = field(
+    window_stride: Annotated[int | None, OnResume.SAME] = field(
         default=None,
         metadata={"help": "`sliding`: events from one window to the next; by default `max_length`: no item twice."},
     )
-    train_on: str | None = field(
+    train_on: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "Where in a history the next item is learned: at every position, only at the last one, or at the "
@@ -51,14 +52,14 @@ class SeqRecTrainingArguments(TrainingArguments):
             "choices": list(TRAIN_ON),
         },
     )
-    loss: str = field(
+    loss: Annotated[str, OnResume.SAME] = field(
         default="full_softmax",
         metadata={
             "help": "Compare the right item with the whole catalog, or with sampled negatives.",
             "choices": list(DEFAULT_NEGATIVES),
         },
     )
-    num_negatives: int | None = field(
+    num_negatives: Annotated[int | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "Negatives of each position. By default "
@@ -66,27 +67,34 @@ class SeqRecTrainingArguments(TrainingArguments):
             + "."
         },
     )
-    negatives: str = field(
+    negatives_distribution: Annotated[str, OnResume.SAME] = field(
         default="uniform",
         metadata={
-            "help": "Where negatives are drawn from: all items alike, by popularity, the labels of the batch, or half "
+            "help": "How negatives are drawn: all items alike, by popularity, from the labels of the batch, or half "
             "uniform and half from the batch.",
-            "choices": list(NEGATIVES),
+            "choices": list(NEGATIVES_DISTRIBUTIONS),
         },
     )
     # As word2vec draws its negatives (https://arxiv.org/abs/1310.4546, Section 2.2).
-    negatives_alpha: float = field(
+    negatives_alpha: Annotated[float, OnResume.SAME] = field(
         default=0.75,
         metadata={"help": "`popularity`: power of the counts that items are drawn in proportion to."},
     )
-    share_negatives: bool | None = field(
+    share_negatives: Annotated[bool | None, OnResume.SAME] = field(
         default=None,
         metadata={"help": "Same negatives for all positions of a batch. By default where there are more than 16."},
     )
-    gbce_t: float = field(
+    gbce_t: Annotated[float, OnResume.SAME] = field(
         default=0.75, metadata={"help": "`gbce`: how far overconfidence is corrected, from 0 (`bce`) to 1."}
     )
-    embedding_optimizer: str | None = field(
+    constant_bias: Annotated[bool, OnResume.SAME] = field(
+        default=True,
+        metadata={
+            "help": "`bce`, `gbce`: add a constant to all scores, so that the right item weighs as much as all its "
+            "negatives at first. `false` is the loss as published."
+        },
+    )
+    embedding_optimizer: Annotated[str | None, OnResume.SAME] = field(
         default=None,
         metadata={
             "help": "Optimizer of the item embedding, where it shall be another than `--optim`, which is of all "
@@ -95,7 +103,7 @@ class SeqRecTrainingArguments(TrainingArguments):
             "choices": list(EMBEDDING_OPTIMIZERS),
         },
     )
-    embedding_learning_rate: float = field(
+    embedding_learning_rate: Annotated[float, OnResume.SAME] = field(
         default=0.1, metadata={"help": "`embedding_optimizer`: highest learning rate of the item embedding."}
     )
     shard_embeddings: bool = field(
@@ -106,7 +114,7 @@ class SeqRecTrainingArguments(TrainingArguments):
             "item embedding alone (all but BERT4Rec)."
         },
     )
-    train_sampling_strategy: str = field(
+    train_sampling_strategy: Annotated[str, OnResume.SAME] = field(
         default="random",
         metadata={
             "help": "Order of an epoch: `random`, or `group_by_length`: histories of about the same length in a "
@@ -114,39 +122,20 @@ class SeqRecTrainingArguments(TrainingArguments):
             "choices": ["random", "group_by_length"],
         },
     )
-    streaming: bool = field(
+    streaming: Annotated[bool, OnResume.SAME] = field(
         default=False,
         metadata={
             "help": "Read training histories from disk or the Hub as they are needed, for those that do not fit into "
             "memory. Evaluation is in memory, on `streaming_eval_users`."
         },
     )
-    streaming_buffer_size: int = field(
+    streaming_buffer_size: Annotated[int, OnResume.SAME] = field(
         default=50_000, metadata={"help": "`streaming`: windows held in memory to be shuffled together."}
     )
-    streaming_eval_users: int = field(
+    streaming_eval_users: Annotated[int, OnResume.SAME] = field(
         default=10_000, metadata={"help": "`streaming`: users, drawn at random, who are evaluated."}
     )
-    eval_protocol: str = field(
-        default="full",
-        metadata={
-            "help": "Rank the held-out item among the whole catalog (`full`: with the history excluded, and not), or "
-            "among itself and negatives (`sampled`), to compare with papers that do.",
-            "choices": list(PROTOCOLS),
-        },
-    )
-    eval_negatives: int = field(default=100, metadata={"help": "`sampled`: negatives of each user."})
-    eval_negatives_distribution: str = field(
-        default="uniform",
-        metadata={
-            "help": "`sampled`: draw all items alike, or by their training events.",
-            "choices": list(DISTRIBUTIONS),
-        },
-    )
-    eval_negatives_seed: int = field(
-        default=0, metadata={"help": "`sampled`: seed of the negatives; the same for all runs that are compared."}
-    )
-    early_stopping_patience: int | None = field(
+    early_stopping_patience: Annotated[int | None, OnResume.RECORDED] = field(
         default=10, metadata={"help": "Evaluations without a better metric after which training stops; none: never."}
     )
     cpu_threads: int | None = field(
@@ -156,16 +145,67 @@ class SeqRecTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Delete what an earlier run left in `output_dir` and start again."}
     )
 
-    learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate."})
-    num_train_epochs: float = field(default=100, metadata={"help": "Epochs, unless early stopping ends the run."})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Histories a step and device."})
+    learning_rate: Annotated[float, OnResume.SAME] = field(default=1e-3, metadata={"help": "Highest learning rate."})
+    num_train_epochs: Annotated[float, OnResume.RECORDED] = field(
+        default=100, metadata={"help": "Epochs, unless early stopping ends the run."}
+    )
+    per_device_train_batch_size: Annotated[int, OnResume.RECORDED] = field(
+        default=64, metadata={"help": "Histories a step and device."}
+    )
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "Histories an evaluation step and device."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: `no`, `steps` or `epoch`."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: `no`, `steps`, `epoch` or `best`."})
+    seed: Annotated[int, OnResume.SAME] = field(
+        default=42,
+        metadata={"help": "Seed of the weights, of what training draws, and of the order of the data."},
+    )
+    data_seed: Annotated[int | None, OnResume.SAME] = field(
+        default=None, metadata={"help": "Seed of the order of the data; by default `seed`."}
+    )
+    optim: Annotated[str, OnResume.SAME] = field(
+        default=TrainingArguments.optim, metadata={"help": "Optimizer, one of transformers' `OptimizerNames`."}
+    )
+    optim_args: Annotated[str | None, OnResume.SAME] = field(
+        default=None, metadata={"help": "More arguments of the optimizer, as `name=value, name=value`."}
+    )
+    # torch keeps these in the optimizer's and the scheduler's state, and takes them from there again.
+    weight_decay: Annotated[float, OnResume.SAME] = field(default=0.0, metadata={"help": "Weight decay of AdamW."})
+    adam_beta1: Annotated[float, OnResume.SAME] = field(default=0.9, metadata={"help": "First beta of Adam."})
+    adam_beta2: Annotated[float, OnResume.SAME] = field(default=0.999, metadata={"help": "Second beta of Adam."})
+    adam_epsilon: Annotated[float, OnResume.SAME] = field(default=1e-8, metadata={"help": "Epsilon of Adam."})
+    lr_scheduler_type: Annotated[str, OnResume.SAME] = field(
+        default="linear", metadata={"help": "How the learning rate falls, one of transformers' `SchedulerType`."}
+    )
+    lr_scheduler_kwargs: Annotated[dict[str, Any] | str | None, OnResume.SAME] = field(
+        default=None, metadata={"help": "More arguments of the schedule, as JSON."}
+    )
+    warmup_steps: Annotated[float, OnResume.SAME] = field(
+        default=0, metadata={"help": "Steps, or below 1 the share of all steps, in which the learning rate rises."}
+    )
+    max_grad_norm: Annotated[float, OnResume.RECORDED] = field(
+        default=1.0, metadata={"help": "Norm to which a step's gradient is clipped."}
+    )
+    label_smoothing_factor: Annotated[float, OnResume.SAME] = field(
+        default=0.0, metadata={"help": "`full_softmax`: share of each target that is spread over all items."}
+    )
+    max_steps: Annotated[int, OnResume.RECORDED] = field(
+        default=-1, metadata={"help": "Steps, instead of `num_train_epochs`, where above 0."}
+    )
+    gradient_accumulation_steps: Annotated[int, OnResume.RECORDED] = field(
+        default=1, metadata={"help": "Batches that are added up for a step."}
+    )
+    bf16: Annotated[bool, OnResume.RECORDED] = field(
+        default=False, metadata={"help": "Compute in bfloat16 where it is safe; the weights stay in float32."}
+    )
+    fp16: Annotated[bool, OnResume.RECORDED] = field(
+        default=False, metadata={"help": "Compute in float16 where it is safe; the weights stay in float32."}
+    )
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: `no`, `steps` or `epoch`."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one included."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
-    metric_for_best_model: str | None = field(
+    load_best_model_at_end: Annotated[bool, OnResume.RECORDED] = field(
+        default=True, metadata={"help": "End with the best checkpoint's weights."}
+    )
+    metric_for_best_model: Annotated[str | None, OnResume.SAME] = field(
         default="ndcg@10", metadata={"help": "What makes a checkpoint the best."}
     )
     # Trainer's filter would replace a NaN by the running mean and train on; ours stops (SeqRecTrainer.training_step).
@@ -221,22 +261,16 @@ class SeqRecTrainingArguments(TrainingArguments):
         # Pinned memory is for copies to an accelerator; without one torch warns at every data loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
-    def what_is_learned(self) -> dict[str, Any]:
+    def objective(self) -> dict[str, Any]:
         """Return the loss, what it compares with and where it is asked for, as far as they were chosen."""
         names = ["loss", "train_on"]
         if self.loss != "full_softmax":
-            names += ["num_negatives", "negatives", "share_negatives"]
-            names += ["negatives_alpha"] if self.negatives == "popularity" else []
+            names += ["num_negatives", "negatives_distribution", "share_negatives"]
+            names += ["negatives_alpha"] if self.negatives_distribution == "popularity" else []
             names += ["gbce_t"] if self.loss == "gbce" else []
+            names += ["constant_bias"] if self.loss in ("bce", "gbce") and not self.constant_bias else []
         names += ["label_smoothing_factor"] if self.label_smoothing_factor else []
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-    @property
-    def protocol(self) -> EvaluationProtocol:
-        """How held-out items are ranked."""
-        return EvaluationProtocol(
-            self.eval_protocol, self.eval_negatives, self.eval_negatives_distribution, self.eval_negatives_seed
-        )
 
     def _check_protocol(self) -> None:
         """Check the protocol, and choose the best checkpoint by a metric that it has."""
@@ -296,15 +330,29 @@ class SeqRecTrainingArguments(TrainingArguments):
         if self.loss == "full_softmax":
             given = {"num_negatives": self.num_negatives, "share_negatives": self.share_negatives}
             asked = [name for name, value in given.items() if value is not None]
-            asked += ["negatives"] if self.negatives != "uniform" else []
+            asked += ["negatives_distribution"] if self.negatives_distribution != "uniform" else []
             if asked:
                 raise ValueError(f"`{'`, `'.join(asked)}` must come with a `--loss` that samples, got {self.loss!r}.")
             return
         if self.num_negatives is None:
             self.num_negatives = DEFAULT_NEGATIVES[self.loss]
         assert self.num_negatives is not None  # only the full softmax has none
-        check_negatives(self.num_negatives, self.negatives)
+        check_negatives(self.num_negatives, self.negatives_distribution)
         if not self.negatives_alpha >= 0:
             raise ValueError(f"`negatives_alpha` must be at least 0, got {self.negatives_alpha}.")
         if not 0.0 <= self.gbce_t <= 1.0:
             raise ValueError(f"`gbce_t` must be in [0, 1], got {self.gbce_t}.")
+
+
+def seqrec_arguments(args: TrainingArguments | None) -> SeqRecTrainingArguments:
+    """Return arguments as they are, or plain [`TrainingArguments`] with this package's defaults for what they lack."""
+    if args is None:
+        return SeqRecTrainingArguments()
+    if isinstance(args, SeqRecTrainingArguments):
+        return args
+    given = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if field.init}
+    # What cannot be otherwise here, and what plain arguments leave open.
+    ours = ["remove_unused_columns", "label_names", "logging_nan_inf_filter"]
+    ours += ["metric_for_best_model"] if args.metric_for_best_model is None else []
+    given = {name: value for name, value in given.items() if name not in ours}
+    return SeqRecTrainingArguments(**given, early_stopping_patience=None)

@@ -1,18 +1,16 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.checkpoints.adapt import adapt_to_catalog, main
+from hf_seqrec.checkpoints.adapt import adapt_to_catalog
 from hf_seqrec.checkpoints.load import load_checkpoint
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.catalog_change import change_of_catalog
 from hf_seqrec.data.histories import HistoryDataset
 from hf_seqrec.data.leave_one_out import leave_one_out
-from tests.helpers import sequences_of, small_model, walks
+from tests.helpers import sequences_of, small_model
 
 OLD = Catalog.from_items(["a", "b", "c", "d"], count=[9, 8, 7, 6], title=["A", "B", "C", "D"])
 # b and d are known, x and y new, a and c vanished.
@@ -54,8 +52,8 @@ class TestChangeOfCatalog:
         new = Catalog.from_items(["b"], genre=["Drama"])
         kept = change_of_catalog(old, new, keep_vanished=True).catalog
         assert kept.table.drop(["row", "count"]).to_pylist() == [
-            {"item_id": "b", "genre": "Drama"},
-            {"item_id": "a", "genre": None},
+            {"item_id": "b", "genre": "Drama", "title": "B"},
+            {"item_id": "a", "genre": None, "title": "A"},
         ]
 
     def test_nothing_in_common(self):
@@ -155,6 +153,8 @@ class TestNewItems:
             adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence")
         with pytest.raises(ValueError, match="The old catalog has 4 items, but the model has 12"):
             adapt_to_catalog(small_model(13), OLD, NEW)
+        with pytest.raises(ValueError, match=r"The old catalog \(fingerprint \w+\) is not the model's \(0123\)"):
+            adapt_to_catalog(small_model(5, catalog_fingerprint="0123"), OLD, NEW)
         histories = leave_one_out(sequences_of([5, 6, 7, 8], n_items=9)).train
         with pytest.raises(ValueError, match=r"`histories` must be in the rows 1\.\.4 of the new catalog, got row 6"):
             adapt_to_catalog(small_model(5), OLD, NEW, new_items="cooccurrence", histories=histories)
@@ -175,52 +175,8 @@ class TestReplaceItems:
                 model.replace_items(tables)
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    """Save a model of the walks' twelve items but the last, and the folder of a dataset that has it."""
-    known = Catalog.from_items(walks().catalog.item_ids.to_pylist()[:11])
-    small_model(12).save_pretrained(tmp_path / "old")
-    known.save(tmp_path / "old")
-    (tmp_path / "old/training_args.json").write_text('{"max_length": 7}')
-    walks().catalog.save(tmp_path / "data")
-    return tmp_path / "old"
-
-
-class TestCommand:
-    def test_extends_a_checkpoint(self, checkpoint, tmp_path, capsys):
-        output = tmp_path / "deep/new"
-        main([str(checkpoint), "--catalog", str(tmp_path / "data"), "--output", str(output)])
-        assert "11 of the 11 items of the model are in the new catalog, 1 items are new" in capsys.readouterr().out
-        model, catalog = load_checkpoint(output)
-        old, _ = load_checkpoint(checkpoint)
-        assert catalog.titles[11] == "Item 12"
-        history = torch.tensor([[1, 2, 3]])
-        # Not all bits: matrices of another size may be multiplied in another order.
-        torch.testing.assert_close(model(history).logits[:, :12], old(history).logits)
-        assert json.loads((output / "training_args.json").read_text()) == {"max_length": 7}
-        assert "12 items" in (output / "README.md").read_text()
-        assert json.loads((output / "adaptation.json").read_text()) == {
-            "checkpoint": str(checkpoint),
-            "n_known": 11,
-            "n_new": 1,
-            "n_vanished": 0,
-            "n_kept_vanished": 0,
-            "new_items": "mean",
-            "seed": 0,
-        }
-
-    def test_says_what_is_wrong(self, checkpoint, tmp_path):
-        data, new = str(tmp_path / "data"), str(tmp_path / "new")
-        with pytest.raises(SystemExit, match="`output` must be new or an empty folder, but there is something at"):
-            main([str(checkpoint), "--catalog", data, "--output", str(checkpoint)])
-        with pytest.raises(SystemExit, match="must be a dataset folder, with"):
-            main([str(checkpoint), "--catalog", data, "--output", new, "--new_items", "cooccurrence"])
-        with pytest.raises(SystemExit, match=r"is not a checkpoint folder: it has no config\.json"):
-            main([data, "--catalog", data, "--output", new])
-        Catalog.from_items(["1"]).save(tmp_path / "foreign")
-        with pytest.raises(SystemExit, match="share no raw item id"):
-            main([str(checkpoint), "--catalog", str(tmp_path / "foreign"), "--output", new])
-        NEW.save(checkpoint)
-        with pytest.raises(SystemExit, match="has 4 items, but the model has 11"):
-            main([str(checkpoint), "--catalog", data, "--output", new])
-        assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("keep_vanished", [False, True])
+def test_titles_survive_a_catalog_without(keep_vanished):
+    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"])
+    change = change_of_catalog(old, Catalog.from_items(["c", "d"]), keep_vanished)
+    assert change.catalog.titles == ["C", "d"] + (["A", "B"] if keep_vanished else [])

@@ -6,9 +6,10 @@ from huggingface_hub import ModelCard
 
 import hf_seqrec
 from hf_seqrec import Mamba4RecConfig
-from hf_seqrec.checkpoints.card import main, of_repository, render_model_card, write_model_card
+from hf_seqrec.checkpoints.card import of_repository, render_model_card, write_model_card
+from hf_seqrec.cli.card import main
 
-CARDS = Path(__file__).parents[1] / "model_cards"
+CARDS = Path(__file__).parents[2] / "model_cards"
 RESULTS = {
     "model_type": "mamba4rec",
     "dataset": "data/shop",
@@ -27,7 +28,7 @@ RESULTS = {
     "epochs": 4.0,
     "train_seconds": 1234.5,
     "parameters": 290_944,
-    "command": "python trainer/run.py",
+    "command": "hf-seqrec train",
     "seed": 42,
     "versions": {"torch": "2.13.0"},
     "commit": "abc123",
@@ -141,10 +142,17 @@ def test_curves_beside_a_file_of_results(tmp_path):
     assert "](mamba4rec.png)" in path.with_suffix(".md").read_text()
 
 
-def test_a_file_that_holds_no_results(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model_type": "sasrec"}', "does not hold results: .*metrics is missing"),
+        ("[1, 2]", "does not hold results: a list, no mapping"),
+        ("# A card", "is not JSON"),
+    ],
+)
+def test_a_file_that_holds_no_results(tmp_path, content, message):
     path = tmp_path / "config.json"
-    path.write_text('{"model_type": "sasrec"}')
-    with pytest.raises(SystemExit):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
         main([str(path)])
-    assert "does not hold results: statistics, metrics, protocol missing" in capsys.readouterr().err
     assert not path.with_suffix(".md").exists()

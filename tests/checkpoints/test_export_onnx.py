@@ -6,7 +6,8 @@ import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 import hf_seqrec
-from hf_seqrec.checkpoints.export_onnx import Scorer, export_onnx, main
+from hf_seqrec.checkpoints.export_onnx import Scorer, export_onnx
+from hf_seqrec.cli.export_onnx import main
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.models.op_selective_scan import selective_scan_reference
 
@@ -83,7 +84,7 @@ def test_command_line_exports_a_checkpoint_and_notes_its_catalog(tmp_path, capsy
     model.save_pretrained(tmp_path / "checkpoint")
     catalog.save(tmp_path / "checkpoint")
     path = tmp_path / "exports" / "model.onnx"
-    main([str(tmp_path / "checkpoint"), str(path)])
+    main([str(tmp_path / "checkpoint"), "--output", str(path)])
     assert "GRU4Rec, 30 items" in capsys.readouterr().out
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -111,7 +112,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(tmp_path):
     model = model_of("gru4rec")
     # A number that depends on the data: no graph has it.
     encode = model.encode
-    model.encode = lambda embeds, mask, cache=None: encode(embeds, mask, cache) * float(embeds.sum())
+    model.encode = lambda embeds, context: encode(embeds, context) * float(embeds.sum())
     with pytest.raises(ValueError, match="This GRU4Rec cannot be exported to ONNX"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -83,6 +83,16 @@ def test_the_catalog_of_another_model(folder):
         load_checkpoint(folder)
 
 
+def test_the_same_items_in_another_order(tmp_path):
+    catalog = walks().catalog
+    small_model(13, catalog_fingerprint=catalog.fingerprint()).save_pretrained(tmp_path)
+    catalog.save(tmp_path)
+    assert load_checkpoint(tmp_path).model.config.catalog_fingerprint == catalog.fingerprint()
+    Catalog.from_items(catalog.item_ids.to_pylist()[::-1]).save(tmp_path)
+    with pytest.raises(ValueError, match=r"catalog\.parquet is not the model's: it has as many items"):
+        load_checkpoint(tmp_path)
+
+
 def test_no_catalog(folder):
     (folder / "catalog.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"catalog\.parquet"):

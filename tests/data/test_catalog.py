@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 
@@ -103,6 +104,20 @@ def test_load_says_what_is_wrong(tmp_path):
         Catalog.from_pretrained(tmp_path)
 
 
+def test_the_fingerprint_depends_on_the_ids_and_their_order_alone():
+    # The lengths in bytes, then the text. It must not change, for checkpoints keep it.
+    catalog = Catalog.from_items(["a", "é"], count=[5, 3])
+    written_out = np.array([1, 2], dtype="<i4").tobytes() + "aé".encode()
+    assert catalog.fingerprint() == hashlib.blake2b(written_out, digest_size=8).hexdigest()
+    # A slice of a longer array, and a column in two chunks.
+    sliced = pa.array(["x", "a", "é", "y"]).slice(1, 2)
+    assert Catalog.from_items(sliced, title=["A", None]).fingerprint() == catalog.fingerprint()
+    chunks = pa.concat_tables([catalog.table.slice(0, 1), catalog.table.slice(1, 1)])
+    assert Catalog(chunks).fingerprint() == catalog.fingerprint()
+    for other in (["é", "a"], ["aé", "b"], ["aé"], ["a", "é", "b"]):
+        assert Catalog.from_items(other).fingerprint() != catalog.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -170,3 +185,19 @@ def test_find_without_accents_case_and_signs(text, row):
 def test_arrays_of_other_values_are_no_ids(films, wrong):
     with pytest.raises(TypeError, match=r"`item_ids` must be strings \(or integers\), got an array of"):
         films.rows_of(wrong)
+
+
+def test_what_another_catalog_knows():
+    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"], year=[1, 2, 3])
+    new = Catalog.from_items(["c", "d", "a"], count=[5, 4, 3])
+    known = new.with_metadata_of(old)
+    assert known.table.to_pydict() == {
+        "row": [1, 2, 3],
+        "item_id": ["c", "d", "a"],
+        "count": [5, 4, 3],
+        "title": ["C", None, "A"],
+        "year": [3, None, 1],
+    }
+    # What the new one knows itself stays.
+    new = Catalog.from_items(["c", "d", "a"], title=["Sea", "", ""])
+    assert new.with_metadata_of(old).titles == ["Sea", "d", "A"]

@@ -5,6 +5,8 @@ from torch.utils.data import DataLoader
 from hf_seqrec.data.histories import HistoryBatch
 from hf_seqrec.data.leave_one_out import leave_one_out
 from hf_seqrec.data.samplers import ShuffledSampler
+from hf_seqrec.data.sequences import load_sequences
+from hf_seqrec.ingest.synthetic import build_synthetic
 
 
 def histories(view):
@@ -75,3 +77,10 @@ def collate_epochs(examples):
     import torch
 
     return {"epoch": torch.tensor(examples[0].epoch)}
+
+
+def test_a_dataset_folder(tmp_path):
+    build_synthetic(tmp_path / "data")
+    expected = leave_one_out(load_sequences(tmp_path / "data"))
+    assert leave_one_out(tmp_path / "data").train.fingerprint() == expected.train.fingerprint()
+    assert len(leave_one_out(str(tmp_path / "data")).test) == len(expected.test)

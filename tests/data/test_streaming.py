@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_seqrec.baselines.popularity import popularity_baseline
-from hf_seqrec.data import streaming
+from hf_seqrec.data import sharded_histories
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.collators import NextItemCollator
 from hf_seqrec.data.leave_one_out import leave_one_out
@@ -223,8 +223,8 @@ def test_other_file_systems(folder):
 
 def test_a_dataset_on_the_hub_is_read_where_it_is(monkeypatch):
     asked = []
-    monkeypatch.setattr(streaming, "fetch_dataset", lambda *request: asked.append(request))
-    assert streaming._address("org/listening") == "hf://datasets/org/listening"
+    monkeypatch.setattr(sharded_histories, "fetch_dataset", lambda *request: asked.append(request))
+    assert sharded_histories._address("org/listening") == "hf://datasets/org/listening"
     assert asked == [("org/listening", None, ["catalog.parquet"])]
 
 

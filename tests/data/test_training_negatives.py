@@ -10,7 +10,7 @@ from hf_seqrec.data.windows import every_prefix
 from tests.helpers import walks
 
 COUNTS = np.array([0, 50, 30, 0, 10, 5, 4, 1, 0])  # 8 items, two of them never seen
-KINDS = ["uniform", "popularity", "in_batch", "mixed"]
+DISTRIBUTIONS = ["uniform", "popularity", "in_batch", "mixed"]
 
 
 @pytest.fixture
@@ -19,15 +19,17 @@ def train(make_sequences):
     return leave_one_out(make_sequences(*[[1, 2, 2, 4, 5, 6]] * 2000, [7, 8, 1, 2])).train
 
 
-def collator(kind, n=3, **options):
-    return NegativesCollator(NextItemCollator(10), n_items=8, n_negatives=n, kind=kind, item_counts=COUNTS, **options)
+def collator(distribution, n=3, **options):
+    return NegativesCollator(
+        NextItemCollator(10), n_items=8, n_negatives=n, distribution=distribution, item_counts=COUNTS, **options
+    )
 
 
-def law_of(kind, alpha=1.0, counts=COUNTS):
+def law_of(distribution, alpha=1.0, counts=COUNTS):
     """What each row's probability should be, without any target left out."""
     uniform = np.array([0, *[1 / 8] * 8])
     popularity = counts**alpha * (counts > 0) / (counts**alpha * (counts > 0)).sum()
-    return {"uniform": uniform, "popularity": popularity}[kind]
+    return {"uniform": uniform, "popularity": popularity}[distribution]
 
 
 def assert_drawn_from(drawn, law):
@@ -39,14 +41,14 @@ def assert_drawn_from(drawn, law):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-@pytest.mark.parametrize("kind", ["uniform", "popularity"])
-def test_each_position_draws_from_the_law_without_its_target(train, kind, alpha):
-    batch = collator(kind, alpha=alpha, log_q=True, shared=False)(train.__getitems__(range(2000)))
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_each_position_draws_from_the_law_without_its_target(train, distribution, alpha):
+    batch = collator(distribution, alpha=alpha, log_q=True, shared=False)(train.__getitems__(range(2000)))
     labels, negatives, log_q = batch["labels"], batch["negatives"], batch["negatives_log_q"]
     assert negatives.shape == log_q.shape == (2000, 3, 3)
     for position, label in enumerate((2, 2, 4)):
         assert (labels[:, position] == label).all()
-        law = law_of(kind, alpha).copy()
+        law = law_of(distribution, alpha).copy()
         law[label] = 0
         law /= law.sum()
         drawn = negatives[:, position]
@@ -54,11 +56,11 @@ def test_each_position_draws_from_the_law_without_its_target(train, kind, alpha)
         np.testing.assert_allclose(log_q[:, position].exp(), law[drawn], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "popularity"])
-def test_a_batch_draws_once_from_the_law(train, kind):
-    shared = collator(kind, log_q=True, shared=True, alpha=1.0)
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_a_batch_draws_once_from_the_law(train, distribution):
+    shared = collator(distribution, log_q=True, shared=True, alpha=1.0)
     batches = [shared(train.__getitems__([user])) for user in range(2000)]
-    law = law_of(kind)
+    law = law_of(distribution)
     assert_drawn_from(torch.stack([batch["negatives"] for batch in batches]), law)
     for batch in batches[:50]:
         np.testing.assert_allclose(batch["negatives_log_q"].exp(), law[batch["negatives"]], rtol=1e-5)
@@ -77,14 +79,14 @@ def test_labels_of_the_batch(train):
     np.testing.assert_allclose(batches[0]["negatives_log_q"].exp(), popularity[batches[0]["negatives"]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "popularity"])
-def test_after_the_last_item_alone(train, kind):
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_after_the_last_item_alone(train, distribution):
     last = NextItemCollator(3, train_on="last_position")
-    draw = NegativesCollator(last, 8, 3, kind, COUNTS, alpha=1.0, log_q=True)
+    draw = NegativesCollator(last, 8, 3, distribution, COUNTS, alpha=1.0, log_q=True)
     batch = draw(train.__getitems__(range(2000)))
     assert (batch["labels"] == 4).all()
     assert batch["negatives"].shape == batch["negatives_log_q"].shape == (2000, 3)
-    law = law_of(kind).copy()
+    law = law_of(distribution).copy()
     law[4] = 0
     assert_drawn_from(batch["negatives"], law / law.sum())
 
@@ -118,12 +120,12 @@ def test_half_uniform_and_half_from_the_batch(train, shared):
 
 
 @pytest.mark.parametrize("n", [3, 40])
-@pytest.mark.parametrize("kind", KINDS)
-def test_never_a_special_row_nor_the_target(kind, n):
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_never_a_special_row_nor_the_target(distribution, n):
     train = leave_one_out(walks(n_users=60, n_items=50)).train
     counts = train.item_counts()
     for seed in range(5):
-        draw = NegativesCollator(ClozeCollator(10, mask_row=51), 50, n, kind, counts, seed=seed)
+        draw = NegativesCollator(ClozeCollator(10, mask_row=51), 50, n, distribution, counts, seed=seed)
         batch = draw(train.__getitems__(range(60)))
         negatives, labels = batch["negatives"], batch["labels"]
         if negatives.dim() == 1:
@@ -138,12 +140,12 @@ def test_never_a_special_row_nor_the_target(kind, n):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", KINDS)
-def test_workers_agree(kind, workers):
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_workers_agree(distribution, workers):
     train = leave_one_out(walks()).train
     counts = train.item_counts()
     for n in (2, 11):
-        draw = NegativesCollator(NextItemCollator(10), 12, n, kind, counts, shared=n == 11, log_q=True)
+        draw = NegativesCollator(NextItemCollator(10), 12, n, distribution, counts, shared=n == 11, log_q=True)
         loader = DataLoader(train, batch_size=8, collate_fn=draw, num_workers=workers)
         for number, batch in enumerate(loader):
             expected = draw(train.__getitems__(range(8 * number, 8 * number + 8)))

@@ -15,7 +15,7 @@ def test_view():
 def test_negatives_are_new_to_the_user(test_view):
     sequences = sequences_of([1, 2, 3, 4], [5, 6, 7, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8], n_items=20)
     view = leave_one_out(sequences).test
-    collate = SampledRankingCollator(RankingCollator(3), vocab_size=21, n_negatives=10, sampling="uniform")
+    collate = SampledRankingCollator(RankingCollator(3), vocab_size=21, n_negatives=10, distribution="uniform")
     batch = collate(view.__getitems__([0, 1, 2]))
     assert batch["eval_negatives"].shape == (3, 10)
     for user in range(3):
@@ -26,7 +26,7 @@ def test_negatives_are_new_to_the_user(test_view):
 
 
 def test_a_user_has_the_same_negatives_in_any_batch(test_view):
-    options = {"vocab_size": 13, "n_negatives": 2, "sampling": "popularity", "item_counts": np.arange(13)}
+    options = {"vocab_size": 13, "n_negatives": 2, "distribution": "popularity", "item_counts": np.arange(13)}
     users = [user for user in range(40) if len(set(test_view.history(user))) < 9][:5]
     collate = SampledRankingCollator(RankingCollator(10), **options)
     together = collate(test_view.__getitems__(users))["eval_negatives"]

@@ -4,6 +4,7 @@ import torch
 
 from hf_seqrec.baselines.popularity import popularity_baseline
 from hf_seqrec.data.leave_one_out import leave_one_out
+from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments
 from hf_seqrec.evaluation.protocol import EvaluationProtocol
 from hf_seqrec.metrics.negatives import draw_negatives
 from hf_seqrec.metrics.ranking import ranking_metrics, ranks_from_candidates
@@ -88,3 +89,10 @@ def test_more_negatives_than_unseen_items_stop_before_training(tmp_path, sequenc
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         EvaluationProtocol(**arguments)
+
+
+def test_a_run_and_an_evaluation_have_the_same_options():
+    given = {"eval_protocol": "sampled", "eval_negatives": 7, "eval_negatives_distribution": "popularity"}
+    expected = EvaluationProtocol("sampled", 7, "popularity", seed=3)
+    assert SeqRecTrainingArguments(use_cpu=True, **given, eval_negatives_seed=3).protocol == expected
+    assert EvaluationArguments(**given, eval_negatives_seed=3).protocol == expected

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from hf_seqrec.baselines import fit_baseline
 from hf_seqrec.checkpoints.card import render_model_card
 from hf_seqrec.checkpoints.load import Checkpoint
+from hf_seqrec.cli.evaluate import main
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.leave_one_out import leave_one_out
 from hf_seqrec.data.sequences import Sequences
-from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint, main
+from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
 from hf_seqrec.evaluation.matched_view import match_catalog, model_rows
 from hf_seqrec.evaluation.protocol import EvaluationProtocol
 from hf_seqrec.evaluation.rank_users import describe, rank_users
@@ -201,6 +203,8 @@ class TestErrors:
             ({"parts": ["train"]}, "`parts` must be among validation, test, got train"),
             ({"unknown_items": "keep"}, "`unknown_items` must be 'exclude' or 'miss', got 'keep'"),
             ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+            ({"n_resamples": 0}, "`n_resamples` must be at least 1, got 0"),
+            ({"max_length": 0}, "`max_length` must be at least 1, got 0"),
             ({"k": [0]}, "`k` must be cut-offs of at least 1"),
         ],
     )
@@ -216,3 +220,54 @@ def test_the_library_of_the_same_name_is_still_found():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class TestBaselines:
+    """A baseline is ranked as a model is."""
+
+    def test_the_numbers_of_popularity(self, long_walks):
+        splits = leave_one_out(long_walks)
+        ranked = rank_users(fit_baseline("popularity", splits.train), splits.test)
+        expected = EvaluationProtocol().popularity(splits.train, splits.test)
+        found = EvaluationProtocol().metrics(ranked.ranks)
+        assert found == pytest.approx(expected)
+        assert ranked.loss is None
+
+    @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+    def test_the_numbers_of_popularity_among_negatives(self, long_walks, distribution):
+        splits = leave_one_out(long_walks)
+        protocol = EvaluationProtocol("sampled", 4, distribution)
+        ranked = rank_users(
+            fit_baseline("popularity", splits.train), splits.test, protocol, splits.train.item_counts()
+        )
+        assert protocol.metrics(ranked.ranks) == pytest.approx(protocol.popularity(splits.train, splits.test))
+
+    def test_described(self, long_walks):
+        splits = leave_one_out(long_walks)
+        # Batches of 7: the last is smaller.
+        ranked = rank_users(fit_baseline("rules", splits.train), splits.test, batch_size=7)
+        counts, everybody = splits.train.item_counts(), np.ones(len(splits.test), dtype=bool)
+        described = describe(ranked, EvaluationProtocol(), splits.test, everybody, counts, counts, k=[10])
+        assert "loss" not in described["metrics"]
+        # Nine of ten steps go to the next item.
+        assert described["metrics"]["hr@10_with_seen"] > 0.9
+        low, high = described["intervals"]["hr@10"]
+        assert low <= described["metrics"]["hr@10"] <= high
+        assert list(described["breakdowns"]) == ["history length", "target popularity"]
+
+    def test_what_is_recommended_is_not_in_the_history(self, long_walks):
+        splits = leave_one_out(long_walks)
+        ranked = rank_users(fit_baseline("item_knn", splits.train), splits.test, top_k=30)
+        for user, rows in enumerate(ranked.recommended):
+            seen = set(splits.test.history(user).tolist())
+            left = rows[rows > 0].tolist()
+            assert sorted(left) == sorted(set(range(1, 31)) - seen)
+
+    def test_whole_histories_are_read(self):
+        # Test histories have four and three events; `max_length` is for models.
+        splits = leave_one_out(sequences_of([1, 9, 8, 2, 3], [4, 9, 8, 5], n_items=9))
+        baseline = fit_baseline("popularity", splits.train)
+        lengths = []
+        baseline._scores = lambda ids: lengths.append(ids.shape[1]) or torch.zeros(len(ids), 10)
+        rank_users(baseline, splits.test, max_length=1, top_k=1)
+        assert lengths == [4]

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 
 import hf_seqrec.hub.upload
 from hf_seqrec.checkpoints.card import write_model_card
-from hf_seqrec.hub.push import main as push
+from hf_seqrec.cli.push import main as push
 from hf_seqrec.hub.push import push_checkpoint
 from hf_seqrec.ingest.synthetic import build_synthetic
 from tests.checkpoints.test_card import RESULTS
@@ -41,10 +41,10 @@ import torch
 import hf_seqrec
 from huggingface_hub import hf_hub_download
 from transformers import AutoModel
-from hf_seqrec.training.arguments import parse_run_arguments
-from hf_seqrec.checkpoint import load_checkpoint
-from hf_seqrec.recommend import main as recommend
-from hf_seqrec.recommender import Recommender
+from hf_seqrec.training.run_arguments import parse_run_arguments
+from hf_seqrec.checkpoints.load import load_checkpoint
+from hf_seqrec.cli.recommend import main as recommend
+from hf_seqrec.inference.recommender import Recommender
 from hf_seqrec.training.run_data import load_run_data
 
 answer = {}

@@ -185,7 +185,7 @@ class TestMaking:
             ValueError, match="`catalog` must be given with a model that does not come from a checkpoint"
         ):
             pipeline("sequential-recommendation", model=model, device="cpu")
-        with pytest.raises(ValueError, match="`catalog` has 2 items, but `model` has 12"):
+        with pytest.raises(ValueError, match="`catalog` has 2 items, but the model has 12"):
             pipeline("sequential-recommendation", model=model, catalog=Catalog.from_items(["a", "b"]), device="cpu")
 
     def test_a_model_of_the_hub(self, recommend, folder, tmp_path):

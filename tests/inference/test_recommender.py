@@ -111,8 +111,16 @@ def test_no_known_candidate(recommender):
 
 
 def test_another_models_catalog():
-    with pytest.raises(ValueError, match=r"`catalog` has 2 items, but `model` has 12"):
+    with pytest.raises(ValueError, match=r"`catalog` has 2 items, but the model has 12"):
         Recommender(small_model(13), Catalog.from_items(["a", "b"]))
+
+
+def test_the_same_items_in_another_order():
+    catalog = walks().catalog
+    model = small_model(13, catalog_fingerprint=catalog.fingerprint())
+    assert Recommender(model, catalog).recommend(["id-3"], top_k=1)
+    with pytest.raises(ValueError, match="`catalog` is not the model's"):
+        Recommender(model, Catalog.from_items(catalog.item_ids.to_pylist()[::-1]))
 
 
 def test_from_a_folder(tmp_path):

@@ -12,6 +12,7 @@ from hf_seqrec.models.item_scores import top_k_items
 
 pytest.importorskip("faiss", reason="needs the extra ann")
 
+from hf_seqrec.cli.index import main
 from hf_seqrec.inference.recommender import Recommender
 from hf_seqrec.inference.search_index import (
     INDEX_DESCRIPTION,
@@ -20,7 +21,6 @@ from hf_seqrec.inference.search_index import (
     SearchIndex,
     fingerprint,
     history_states,
-    main,
     recall,
 )
 

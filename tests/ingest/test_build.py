@@ -1,6 +1,7 @@
 import collections
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -136,3 +137,36 @@ def test_every_remaining_event_once_and_in_order(tmp_path, write_log, log_events
         event for history in histories.values() for event in sorted(history, key=lambda event: event[0])
     ]
     assert sequences.catalog.counts.tolist() == sorted(items.values(), reverse=True)
+
+
+def test_tables_in_memory(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    columns = {"user_id": ["u", "u", "v"], "item_id": [10.0, 7.0, None], "timestamp": [2, 1, 3]}
+    items = pa.table({"item_id": [10, 7], "title": ["Ten", "Seven"]})
+    arguments = InteractionsArguments(on_bad_rows="skip")
+    frame = pandas.DataFrame(columns)
+    frame["timestamp"] = pandas.to_datetime(frame["timestamp"], unit="s", utc=True)
+    indexed = frame.set_index("user_id").astype({"item_id": "category"})
+    reader = pa.RecordBatchReader.from_batches(pa.table(columns).schema, pa.table(columns).to_batches())
+    for number, log in enumerate((pa.table(columns), frame, indexed, reader)):
+        folder = build_dataset(log, tmp_path / f"out{number}", arguments, items=items)
+        sequences = load_sequences(folder, timestamps=True)
+        assert sequences.catalog.describe(sequences.history("u")) == ["Seven", "Ten"]
+        assert sequences.timestamps.tolist() == [1, 2]
+        assert "built from a table by hf_seqrec" in (folder / "README.md").read_text()
+
+
+def test_tables_that_cannot_be(tmp_path):
+    class Lazy:
+        def collect(self): ...
+
+    with pytest.raises(TypeError, match=r"got Lazy\. Call its `collect\(\)` first"):
+        build_dataset(Lazy(), tmp_path / "out")
+    pandas = pytest.importorskip("pandas")
+    mixed = pandas.DataFrame({"user": ["u", "v"], "item": pandas.Series([1, "a"], dtype=object), "ts": [1, 2]})
+    with pytest.raises(ValueError, match=r"`raw` must be a table whose columns .*; `item` does not"):
+        build_dataset(mixed, tmp_path / "out")
+    with pytest.raises(ValueError, match="a table has columns and no interactions"):
+        build_dataset(pa.table({"user": [], "item": [], "ts": []}), tmp_path / "out")
+    with pytest.raises(ValueError, match="the table, row 2: `ts` must be a time"):
+        build_dataset(pa.table({"user": ["u", "v"], "item": ["a", "b"], "ts": ["1", "x"]}), tmp_path / "out")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hf_seqrec.ingest.dataset_folder import replacing_folder
+from hf_seqrec.ingest.dataset_folder import replacing_dataset_folder
 
 
 def names(folder):
@@ -25,7 +25,7 @@ def test_the_folder_appears_at_the_end(tmp_path, before):
     if before == "earlier":
         finish(output, "old")
         (output / "statistics.json").write_text("{}")
-    with replacing_folder(output) as folder:
+    with replacing_dataset_folder(output) as folder:
         assert folder.parent == output.parent
         finish(folder)
         assert not (output / "catalog.parquet").exists() or (output / "catalog.parquet").read_text() == "old"
@@ -47,7 +47,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     finish(output, "old")
 
     def fail_halfway():
-        with replacing_folder(output) as folder:
+        with replacing_dataset_folder(output) as folder:
             finish(folder)
             raise RuntimeError
 
@@ -65,19 +65,19 @@ def test_something_else_is_refused(tmp_path):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("x")
     for name, message in (("file", "is a file"), ("run", "something else: model"), ("project", "else: README")):
-        with pytest.raises(FileExistsError, match=message), replacing_folder(tmp_path / name):
+        with pytest.raises(FileExistsError, match=message), replacing_dataset_folder(tmp_path / name):
             pass
     assert names(tmp_path) == ["file", "project", "run"]
 
 
 def test_another_process_is_writing_there(tmp_path):
     output = tmp_path / "out"
-    with replacing_folder(output) as folder:
+    with replacing_dataset_folder(output) as folder:
         finish(folder)
         code = f"""
-from hf_seqrec.data.dataset_folder import replacing_folder
+from hf_seqrec.ingest.dataset_folder import replacing_dataset_folder
 try:
-    with replacing_folder({str(output)!r}):
+    with replacing_dataset_folder({str(output)!r}):
         pass
 except FileExistsError as error:
     print(error)
@@ -93,8 +93,8 @@ def test_a_killed_build_leaves_what_was_there(tmp_path):
     finish(output, "old")
     code = f"""
 import os, signal
-from hf_seqrec.data.dataset_folder import replacing_folder
-with replacing_folder({str(output)!r}) as folder:
+from hf_seqrec.ingest.dataset_folder import replacing_dataset_folder
+with replacing_dataset_folder({str(output)!r}) as folder:
     (folder / "catalog.parquet").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -102,7 +102,7 @@ with replacing_folder({str(output)!r}) as folder:
     assert (output / "catalog.parquet").read_text() == "old"
     assert len(names(tmp_path)) == 3
     # The next one finds nobody at work, and cleans up.
-    with replacing_folder(output) as folder:
+    with replacing_dataset_folder(output) as folder:
         finish(folder)
     assert names(tmp_path) == ["out"]
     assert (output / "catalog.parquet").read_text() == "new"
@@ -113,7 +113,7 @@ def test_killed_between_the_two_renames(tmp_path):
     finish(tmp_path / ".out.x.old" / "out", "old")
 
     def fail():
-        with replacing_folder(tmp_path / "out"):
+        with replacing_dataset_folder(tmp_path / "out"):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -129,7 +129,7 @@ def test_a_full_disk(tmp_path, error):
     finish(output, "old")
 
     def fill():
-        with replacing_folder(output) as folder:
+        with replacing_dataset_folder(output) as folder:
             (folder / "part").write_bytes(bytes(20_000_000))
             raise error
 

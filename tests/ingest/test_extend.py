@@ -2,6 +2,7 @@ import collections
 import itertools
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_a_failure_leaves_the_folder_as_it_was(folder, write_log, monkeypatch):
     assert [path.name for path in folder.parent.glob(".data*")] == []
 
 
-@pytest.mark.parametrize("option", [{"repeats": "first"}, {"last_n": 5}, {"min_user_events": 2}])
+@pytest.mark.parametrize("option", [{"repeats": "first"}, {"last_n": 5}, {"max_users": 2}])
 def test_filters_over_all_events(folder, write_log, option):
     (name,) = option
     with pytest.raises(ValueError, match=f"`{name}` must be left out"):
@@ -159,3 +160,36 @@ def test_extending_equals_building(tmp_path_factory, monkeypatch, old, new):
     assert catalog.item_ids.to_pylist()[: len(rows)] == rows
     counted = collections.Counter(item for item, _ in itertools.chain(*found.values()))
     assert dict(zip(catalog.item_ids.to_pylist(), catalog.counts.tolist(), strict=True)) == counted
+
+
+def test_the_k_core_of_the_folder_holds_for_new_users_and_items(write_log, tmp_path):
+    old = write_log("old.csv", "user,item,ts\n" + "".join(f"{user},{item},1\n" for user in "ab" for item in "xy"))
+    folder = build_dataset(old, tmp_path / "data", InteractionsArguments(min_user_events=2, min_item_events=2))
+    # New item z has two events, but d, who has one of them and only that, goes; so z goes, and c keeps x and y alone.
+    events = [("c", "x"), ("c", "y"), ("c", "z"), ("d", "z"), ("a", "x"), ("e", "x")]
+    new = write_log("new.csv", "user,item,ts\n" + "".join(f"{user},{item},2\n" for user, item in events))
+    extend_dataset(folder, new)
+    assert histories(folder) == {
+        "a": [("x", 1), ("y", 1), ("x", 2)],
+        "b": [("x", 1), ("y", 1)],
+        "c": [("x", 2), ("y", 2)],
+    }
+    # What is given wins.
+    extend_dataset(
+        folder, write_log("next.csv", "user,item,ts\n" + "f,w,3\n" * 3), InteractionsArguments(min_user_events=3)
+    )
+    assert histories(folder)["f"] == [("w", 3)] * 3
+
+
+def test_conditions_of_the_folder_hold(write_log, tmp_path, caplog):
+    header = "who,user,item,ts,is_click\n"
+    old = write_log("old.csv", header + "a,n,x,1,1\na,n,y,1,0\na,n,z,2,1\n")
+    arguments = InteractionsArguments(user_column="who", where=["is_click=1"], repeats="first")
+    folder = build_dataset(old, tmp_path / "data", arguments)
+    extend_dataset(folder, write_log("new.csv", header + "a,n,x,5,1\na,n,y,6,0\n"))
+    assert histories(folder) == {"a": [("x", 1), ("z", 2), ("x", 5)]}
+
+
+def test_a_table(folder):
+    extend_dataset(folder, pa.table({"user": ["al"], "item": [2.0], "ts": [9.0]}))
+    assert histories(folder)["al"][-1] == ("2", 9)

@@ -1,5 +1,9 @@
+import bz2
 import gzip
+import json
+import lzma
 
+import pyarrow as pa
 import pytest
 
 from hf_seqrec.ingest.log_files import RawFile
@@ -87,3 +91,79 @@ def test_a_form_that_is_known(write_log):
     assert lines(file, 2) == [1, 2]
     named = RawFile.delimited(write_log("named.dat", "user::film\n1::2\n"), delimiter="::")
     assert (named.columns, named.header) == (["user", "film"], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("log.csv", "user;item\n", ["user", "item"]),
+        ("log.csv", "user\titem\n", ["user", "item"]),
+        ("log.tsv", "user,item\n", ["user", "item"]),
+        ("log.csv", '"a;b",item\n', ["a;b", "item"]),
+        ("log.csv", "user\n", ["user"]),
+        ("log.csv", " user ,item , \n", ["user", "item", "Unnamed: 2"]),
+        ("log.csv", ",user\n", ["Unnamed: 0", "user"]),
+        ("log.json", '\ufeff [\n{"user": 1},\n{"item": [2], "user": 3}]\n', ["user", "item"]),
+        ("log.json", '[{"user": 1}, {"item": 2}]', ["user", "item"]),
+        ("log.json", '{"user": 1}\n{"item": 2}\n', ["user", "item"]),
+    ],
+)
+def test_headers_as_people_write_them(write_log, name, text, columns):
+    assert RawFile.open(write_log(name, text)).columns == columns
+
+
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("packed", PACKERS)
+@pytest.mark.parametrize("form", ["csv", "inter", "jsonl", "json"])
+def test_every_packing(read_events, write_log, packed, form):
+    records = [{"user_id": "ü", "item_id": str(number), "timestamp": number} for number in range(3000)]
+    if form in ("jsonl", "json"):
+        text = "\n".join(map(json.dumps, records)) if form == "jsonl" else json.dumps(records)
+    else:
+        types = (":token", ":token", ":float") if form == "inter" else ("", "", "")
+        separator = "\t" if form == "inter" else ","
+        lines = [separator.join(name + kind for name, kind in zip(records[0], types, strict=True))]
+        text = "\n".join([*lines, *(separator.join(map(str, record.values())) for record in records)])
+    content = PACKERS[packed](text.encode())
+    path = write_log(f"log.{form}{packed}", content)
+    assert read_events(path) == [("ü", str(number), number) for number in range(3000)]
+    cut = write_log(f"cut.{form}{packed}", content[: len(content) - 20])
+    with pytest.raises(ValueError, match=rf"cut\.{form}\{packed} is not a whole \{packed} file"):
+        read_events(cut)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"user": 1},\n{"user": ]', r"array of JSON objects; record 2 is not whole"),
+        ('[{"user": 1}, 5]', r"array of JSON objects; record 2 is '5'"),
+        ('[{"user": 1}', "record 2 is not whole"),
+        ('{"user": {"0": "u"}, "item": {"0": "i"}}', r"line 1: each value of this object is an object itself.*orient"),
+        ("\n\n", "is empty: it has no records"),
+    ],
+)
+def test_json_that_holds_no_records(write_log, text, message):
+    with pytest.raises(ValueError, match=message):
+        RawFile.open(write_log("log.json", text))
+
+
+def test_places_in_an_array(read_events, write_log):
+    records = [{"user": "u", "item": "i", "ts": 1}] * 1200 + [{"user": "u", "ts": 1}]
+    with pytest.raises(ValueError, match=r"log\.json, record 1201: `item` must not be empty"):
+        read_events(write_log("log.json", json.dumps(records)))
+    path = write_log("log.json", json.dumps(records)[:-3])
+    with pytest.raises(ValueError, match=r"log\.json must be an array of JSON objects; record 1201 is not whole"):
+        read_events(path)
+
+
+def test_a_mark_at_the_beginning(read_events, write_log):
+    lines = '\ufeff{"user": "u", "item": "a", "ts": 1}\n{"user": "u", "item": "b", "ts": 2}\n'
+    for path in (write_log("log.jsonl", lines), write_log("log.jsonl.gz", gzip.compress(lines.encode()))):
+        assert read_events(path) == [("u", "a", 1), ("u", "b", 2)]

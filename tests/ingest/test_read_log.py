@@ -101,30 +101,44 @@ def test_a_missing_column_lists_those_found(engine, write_log):
         read(engine, path)
 
 
-@pytest.mark.parametrize("value", ["x", "1.5", "2001-01-01", "1e9", "", "9" * 30, "0x10", "nan", "1_000"])
-def test_a_timestamp_that_is_no_integer(engine, write_log, value):
-    path = write_log("log.csv", f'user,item,timestamp\na,"b\nc",1\n\na,b,{value}\na,b,{value}\na,b,3\n')
+NO_TIMES = [
+    "x",
+    "",
+    "9" * 30,
+    "0x10",
+    "nan",
+    "1_000",
+    "1e300",
+    "2001-13-01",
+    "2001-01-01T25:00",
+    "01/02/2003",
+    "12:00",
+]
+
+
+@pytest.mark.parametrize("value", NO_TIMES)
+def test_a_timestamp_that_is_no_time(engine, write_log, value):
+    path = write_log("log.csv", f'user,item,ts\na,"b\nc",1\n\na,b,{value}\na,b,{value}\na,b,3\n')
     shown = repr(value) if value else "None"
-    with pytest.raises(ValueError, match="must be an integer") as error:
+    with pytest.raises(ValueError, match="must be a time") as error:
         read(engine, path)
-    assert f"log.csv, line 5: `timestamp` must be an integer (Unix seconds), got {shown} (2 such rows)." in str(
-        error.value
+    expected = (
+        "log.csv, line 5: `ts` must be a time (Unix seconds, or a date such as 2024-01-31 or 2024-01-31T12:00:00Z)"
     )
+    assert f"{expected}, got {shown} (2 such rows)." in str(error.value)
 
 
 def test_a_wrong_timestamp_in_other_formats(engine, write_log, tmp_path):
-    path = write_log("log.inter", "user_id:token\titem_id:token\ttimestamp:float\na\tb\t1\na\tb\t1.5\n")
-    with pytest.raises(ValueError, match=r"log\.inter, line 3: `timestamp`.*got '1\.5'\."):
+    path = write_log("log.inter", "user_id:token\titem_id:token\ttimestamp:float\na\tb\t1\na\tb\tsoon\n")
+    with pytest.raises(ValueError, match=r"log\.inter, line 3: `timestamp`.*got 'soon'\."):
         read(engine, path)
     path = write_log("log.jsonl", '\n{"user": "a", "item": "b", "ts": 1}\n\n{"user": "a", "item": "b"}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 4: `ts`.*got None\."):
         read(engine, path)
-    for value in (2.5, float("nan"), 1e30):
+    for value in (float("nan"), 1e30, float("inf"), None):
         log = tmp_path / f"{value}.parquet"
         pq.write_table(pa.table({"user": ["a", "b"], "item": ["a", "b"], "ts": [1.0, value]}), log)
-        with pytest.raises(
-            ValueError, match=re.escape(f"{log}, row 2: `ts` must be an integer (Unix seconds), got {value}")
-        ):
+        with pytest.raises(ValueError, match=re.escape(f"{log}, row 2: `ts` must be a time")):
             read(engine, log)
 
 
@@ -173,7 +187,9 @@ def test_bad_rows_are_skipped_and_counted(engine, write_log):
 def test_a_json_line_that_is_none(engine, write_log):
     good = '{"user": 1, "item": 2, "ts": 3}\n'
     path = write_log("log.jsonl", good * 2000 + '{"user": \n' + good)
-    with pytest.raises(ValueError, match=r"line 2001: `user` must not be empty \(or the line is no JSON object\)"):
+    with pytest.raises(
+        ValueError, match=r"line 2001: `user` must not be empty, a list .*the line is no JSON object\)"
+    ):
         read(engine, path)
     assert len(read(engine, path, on_bad_rows="skip")) == 2001
 
@@ -226,7 +242,7 @@ def test_conditions_and_ratings(engine, tmp_path, write_log):
 def test_compressed_text_and_a_file_that_was_cut(engine, write_log):
     packed = gzip.compress(b"user,item,ts\n" + b"".join(b"u%d,i,%d\n" % (n, n) for n in range(20_000)))
     assert len(read(engine, write_log("log.csv.gz", packed))) == 20_000
-    with pytest.raises(ValueError, match=r"cut\.csv\.gz is not a well-formed"):
+    with pytest.raises(ValueError, match=r"cut\.csv\.gz is not a whole \.gz file"):
         read(engine, write_log("cut.csv.gz", packed[: len(packed) // 2]))
 
 

@@ -162,6 +162,11 @@ class TestFiles:
         (tmp_path / "log[1].csv").write_text("a")
         assert names(locate(tmp_path / "log[1].csv", tmp_path / "work", ["*.csv"])) == ["log[1].csv"]
 
+    @pytest.mark.parametrize("packed", ["gz", "bz2", "xz", "zst"])
+    def test_compressed_text_is_meant_too(self, tmp_path, packed):
+        (tmp_path / f"log.csv.{packed}").write_text("a")
+        assert names(locate(tmp_path, tmp_path / "work", ["*.csv"])) == [f"log.csv.{packed}"]
+
     def test_the_first_pattern_with_files_counts(self, folder, tmp_path):
         source = opened(folder, tmp_path, "*.inter", "*.txt", "*.csv")
         assert names(source.take("*.inter", "*.txt", "*.csv")) == ["note.txt"]

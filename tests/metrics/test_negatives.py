@@ -7,20 +7,20 @@ VOCAB_SIZE = 60
 COUNTS = np.concatenate([[0], 1000 // np.arange(1, VOCAB_SIZE)])
 
 
-def draw(sampling: str, **arguments) -> np.ndarray:
-    if sampling == "popularity":
+def draw(distribution: str, **arguments) -> np.ndarray:
+    if distribution == "popularity":
         arguments.setdefault("item_counts", COUNTS)
-    return draw_negatives(sampling=sampling, **arguments)
+    return draw_negatives(distribution=distribution, **arguments)
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
 @pytest.mark.parametrize("n_negatives", [1, 20, 48])
-def test_never_the_target_nor_the_history_nor_twice(sampling, n_negatives):
+def test_never_the_target_nor_the_history_nor_twice(distribution, n_negatives):
     generator = np.random.default_rng(0)
     targets = generator.integers(1, VOCAB_SIZE, size=200)
     # Repeats and padding inside: at most 10 items seen, and the target, so that at least 48 are left.
     seen = generator.integers(0, VOCAB_SIZE, size=(200, 10))
-    negatives = draw(sampling, targets=targets, seen=seen, vocab_size=VOCAB_SIZE, n_negatives=n_negatives)
+    negatives = draw(distribution, targets=targets, seen=seen, vocab_size=VOCAB_SIZE, n_negatives=n_negatives)
     assert negatives.shape == (200, n_negatives)
     for user in range(200):
         drawn = set(negatives[user].tolist())
@@ -29,13 +29,15 @@ def test_never_the_target_nor_the_history_nor_twice(sampling, n_negatives):
         assert drawn <= set(range(1, VOCAB_SIZE))
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
-def test_all_that_is_left_can_be_drawn(sampling):
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_all_that_is_left_can_be_drawn(distribution):
     seen = [[5, 3, 3], [], [9]]
-    negatives = draw(sampling, targets=[1, 2, 9], seen=seen, vocab_size=10, n_negatives=6, item_counts=np.arange(10))
+    negatives = draw(
+        distribution, targets=[1, 2, 9], seen=seen, vocab_size=10, n_negatives=6, item_counts=np.arange(10)
+    )
     assert sorted(negatives[0]) == [2, 4, 6, 7, 8, 9]
     with pytest.raises(ValueError, match="at most the 6 items left to draw for user 0, got 7"):
-        draw(sampling, targets=[1], seen=seen[:1], vocab_size=10, n_negatives=7, item_counts=np.arange(10))
+        draw(distribution, targets=[1], seen=seen[:1], vocab_size=10, n_negatives=7, item_counts=np.arange(10))
 
 
 def test_uniform_draws_each_item_left_equally_often():
@@ -70,26 +72,26 @@ def test_alpha_flattens_popularity_but_keeps_out_what_nobody_had():
     n_users = 5_000
     counts = [0, 0, 1, 100, 50]
     users = {"targets": np.full(n_users, 4), "seen": np.zeros((n_users, 1), int), "vocab_size": 5, "n_negatives": 1}
-    flat = draw_negatives(**users, sampling="popularity", item_counts=counts, alpha=0.0)
-    steep = draw_negatives(**users, sampling="popularity", item_counts=counts, alpha=1.0)
+    flat = draw_negatives(**users, distribution="popularity", item_counts=counts, alpha=0.0)
+    steep = draw_negatives(**users, distribution="popularity", item_counts=counts, alpha=1.0)
     assert set(flat.ravel()) == {2, 3}
     assert (flat == 3).mean() == pytest.approx(1 / 2, abs=0.04)
     assert (steep == 3).mean() == pytest.approx(100 / 101, abs=0.01)
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
-def test_a_seed_decides_every_draw(sampling):
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_a_seed_decides_every_draw(distribution):
     users = {"targets": [1, 2, 3], "seen": [[4], [5], [6]], "vocab_size": VOCAB_SIZE, "n_negatives": 20}
-    first = draw(sampling, **users, seed=1)
-    np.testing.assert_array_equal(first, draw(sampling, **users, seed=1))
-    assert (first != draw(sampling, **users, seed=2)).any(axis=1).all()
+    first = draw(distribution, **users, seed=1)
+    np.testing.assert_array_equal(first, draw(distribution, **users, seed=1))
+    assert (first != draw(distribution, **users, seed=2)).any(axis=1).all()
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
-def test_a_named_user_has_the_same_negatives_in_any_batch(sampling):
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_a_named_user_has_the_same_negatives_in_any_batch(distribution):
     common = {"vocab_size": VOCAB_SIZE, "n_negatives": 20}
-    together = draw(sampling, targets=[1, 2, 3], seen=[[4], [5], [6]], users=[70, 80, 90], **common)
-    alone = draw(sampling, targets=[3], seen=[[6, 0, 0]], users=[90], **common)
+    together = draw(distribution, targets=[1, 2, 3], seen=[[4], [5], [6]], users=[70, 80, 90], **common)
+    alone = draw(distribution, targets=[3], seen=[[6, 0, 0]], users=[90], **common)
     np.testing.assert_array_equal(together[2], alone[0])
 
 
@@ -109,13 +111,16 @@ def test_protocol_name():
     ("arguments", "message"),
     [
         ({"n_negatives": 0}, "`n_negatives` must be at least 1, got 0"),
-        ({"sampling": "hard"}, "`sampling` must be 'uniform' or 'popularity', got 'hard'"),
-        ({"sampling": "popularity"}, "`item_counts` must be given"),
-        ({"sampling": "popularity", "item_counts": [1, 2]}, "one count for each of 60 rows"),
-        ({"sampling": "popularity", "item_counts": np.full(VOCAB_SIZE, -1)}, "finite and not negative"),
-        ({"sampling": "popularity", "item_counts": np.full(VOCAB_SIZE, np.nan)}, "finite and not negative"),
+        ({"distribution": "hard"}, "`distribution` must be 'uniform' or 'popularity', got 'hard'"),
+        ({"distribution": "popularity"}, "`item_counts` must be given .* the training histories"),
+        ({"distribution": "popularity", "item_counts": [1, 2]}, "one count for each of 60 rows"),
+        ({"distribution": "popularity", "item_counts": np.full(VOCAB_SIZE, -1)}, "finite and not negative"),
+        ({"distribution": "popularity", "item_counts": np.full(VOCAB_SIZE, np.nan)}, "finite and not negative"),
         # Rows 7, 8 and 9 are the only ones with a count, and 7 is the target.
-        ({"sampling": "popularity", "item_counts": np.eye(VOCAB_SIZE)[7:10].sum(0), "n_negatives": 3}, "the 2 items"),
+        (
+            {"distribution": "popularity", "item_counts": np.eye(VOCAB_SIZE)[7:10].sum(0), "n_negatives": 3},
+            "the 2 items",
+        ),
         ({"targets": [60]}, "in 0 to 59 .*, got 60 for user 0"),
         ({"seen": [[-1]]}, "in 0 to 59 .*, got -1 for user 0"),
         ({"seen": [[1], [2]]}, "the same users, got 1 targets, 2 histories"),
@@ -130,7 +135,13 @@ def test_weights_computed_before_draw_the_same():
     counts = [0, 5, 0, 1, 9, 2, 2, 7]
     weights = popularity_weights(counts, vocab_size=8, alpha=0.5)
     assert weights.n_drawn == 6
-    arguments = {"targets": [1, 4], "seen": [[3], [5, 0]], "vocab_size": 8, "n_negatives": 3, "sampling": "popularity"}
+    arguments = {
+        "targets": [1, 4],
+        "seen": [[3], [5, 0]],
+        "vocab_size": 8,
+        "n_negatives": 3,
+        "distribution": "popularity",
+    }
     drawn = draw_negatives(**arguments, item_counts=weights, seed=4)
     assert drawn.tolist() == draw_negatives(**arguments, item_counts=counts, alpha=0.5, seed=4).tolist()
     with pytest.raises(ValueError, match="weights of 9 rows, got 8"):

@@ -41,7 +41,9 @@ def test_scores_by_hand(load):
 
 def test_candidates_by_hand(load):
     # Ranks 1 and 0: the tie in the first row counts against the model.
-    results = load("candidates").compute(predictions=[[0.5, 0.5, 0.1], [0.9, 0.2, 0.1]], k=1, sampling="popularity")
+    results = load("candidates").compute(
+        predictions=[[0.5, 0.5, 0.1], [0.9, 0.2, 0.1]], k=1, distribution="popularity"
+    )
     assert results == {"hr@1_2_popularity": 0.5, "ndcg@1_2_popularity": 0.5, "mrr@1_2_popularity": 0.5}
 
 
@@ -50,9 +52,9 @@ def test_candidates_by_hand(load):
     [
         ({}, "100_uniform"),
         ({"n_negatives": 20, "seed": 3}, "20_uniform"),
-        ({"n_negatives": 20, "sampling": "popularity", "item_counts": np.arange(150)}, "20_popularity"),
+        ({"n_negatives": 20, "distribution": "popularity", "item_counts": np.arange(150)}, "20_popularity"),
         (
-            {"n_negatives": 20, "sampling": "popularity", "item_counts": np.arange(150), "alpha": 0.75},
+            {"n_negatives": 20, "distribution": "popularity", "item_counts": np.arange(150), "alpha": 0.75},
             "20_popularity^0.75",
         ),
     ],
@@ -64,7 +66,7 @@ def test_the_same_numbers_as_the_arithmetic(load, many_users, arguments, protoco
     candidates = np.array([[scores[user, row] for row in (targets[user], *negatives[user])] for user in range(64)])
     expected = ranking_metrics(ranks_from_candidates(candidates))
     assert results == {f"{name}_{protocol}": value for name, value in expected.items()}
-    named = {name: arguments[name] for name in ("sampling", "alpha") if name in arguments}
+    named = {name: arguments[name] for name in ("distribution", "alpha") if name in arguments}
     assert load("candidates").compute(predictions=candidates, **named) == results
 
 
@@ -102,8 +104,8 @@ def test_cut_off_beyond_the_candidates_raises(load, many_users):
 
 
 def test_an_unknown_sampling_raises(load):
-    with pytest.raises(ValueError, match="`sampling` must be 'uniform' or 'popularity', got 'hard'"):
-        load("candidates").compute(predictions=[[0.5, 0.1]], sampling="hard")
+    with pytest.raises(ValueError, match="`distribution` must be 'uniform' or 'popularity', got 'hard'"):
+        load("candidates").compute(predictions=[[0.5, 0.1]], distribution="hard")
 
 
 def test_an_unknown_configuration_raises(load):

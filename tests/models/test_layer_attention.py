@@ -7,6 +7,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_seqrec.models.configuration_seqrec import SeqRecConfig
 from hf_seqrec.models.history_cache import HistoryCache
+from hf_seqrec.models.history_context import HistoryContext
 from hf_seqrec.models.layer_attention import SelfAttention, bidirectional_view, causal_view
 
 LENGTHS = torch.tensor([5, 2, 3])
@@ -22,6 +23,11 @@ def make(is_causal, implementation="sdpa", **fields):
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
     return config, layer.eval()
+
+
+def context(config, is_causal, mask=MASK, cache=None):
+    visible = causal_view(config, mask, cache).visible if is_causal else bidirectional_view(config, mask)
+    return HistoryContext.from_mask(mask, cache)._replace(visible=visible)
 
 
 def attention_by_the_book(layer, asking, answering, is_causal):
@@ -44,8 +50,7 @@ def attention_by_the_book(layer, asking, answering, is_causal):
 def test_equals_the_definition(is_causal, implementation):
     config, layer = make(is_causal, implementation)
     asking, answering = torch.randn(2, 3, 5, 12)
-    visible = causal_view(config, MASK).visible if is_causal else bidirectional_view(config, MASK)
-    mixed, weights = layer(asking, visible, answering)
+    mixed, weights = layer(asking, context(config, is_causal), answering)
     for row, length in enumerate(LENGTHS):
         expected = attention_by_the_book(layer, asking[row, :length], answering[row, :length], is_causal)
         torch.testing.assert_close(mixed[row, :length], expected, rtol=1e-5, atol=1e-5)
@@ -62,7 +67,7 @@ def test_goes_on_from_histories_of_different_lengths(implementation):
     for start, stop, lengths in calls:
         mask = (torch.arange(stop - start) < lengths[:, None]).long()
         view = causal_view(config, mask, cache)
-        output, _ = layer(states[:, start:stop], view.visible, lengths=lengths, cache=cache)
+        output, _ = layer(states[:, start:stop], context(config, True, mask, cache))
         for row, length in enumerate(lengths):
             kept[row].append(states[row, start : start + length])
             mixed[row].append(output[row, :length])
@@ -77,7 +82,7 @@ def test_goes_on_from_histories_of_different_lengths(implementation):
 def test_a_history_that_outgrows_the_positions():
     config, layer = make(True, max_position_embeddings=6)
     cache = HistoryCache()
-    layer(torch.randn(3, 5, 12), causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
+    layer(torch.randn(3, 5, 12), context(config, True, cache=cache))
     with pytest.raises(ValueError, match=r"a history of 7 items, but this model has 6 positions.*most recent 6"):
         causal_view(config, torch.ones(3, 2), cache)
 
@@ -87,7 +92,7 @@ def test_empty_rows_leave_gradients_finite(implementation):
     config, layer = make(False, implementation)
     mask = torch.tensor([[1, 1], [0, 0]])
     states = torch.randn(2, 2, 12, requires_grad=True)
-    mixed, _ = layer(states, bidirectional_view(config, mask))
+    mixed, _ = layer(states, context(config, False, mask))
     mixed[0].sum().backward()
     assert torch.isfinite(mixed).all()
     assert torch.isfinite(states.grad).all()
@@ -105,10 +110,10 @@ def test_flash_attention_gets_what_it_understands(monkeypatch):
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", flash)
     states = torch.randn(3, 5, 12)
     cache = HistoryCache()
-    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
+    layer(states, context(config, True, cache=cache))
     assert asked == [None]
-    layer(states, causal_view(config, MASK, cache).visible, lengths=LENGTHS, cache=cache)
+    layer(states, context(config, True, cache=cache))
     assert asked == [None]
     _, layer = make(False, "flash_attention_2")
-    layer(states, bidirectional_view(config, MASK))
+    layer(states, context(config, False))
     assert asked[1] is MASK

@@ -193,3 +193,22 @@ def test_wrong_shapes():
         ValueError, match=r"`negatives_log_q` must have the shape of `negatives`, \(23, 5\), got \(5,\)"
     ):
         sampled_softmax_loss(hidden_states, item_embeddings, labels, negatives, log_q[0])
+
+
+def test_gbce_as_published_by_hand():
+    # Scores: right 1 at both positions; negatives 0 and 2 at the first, -1 and 0.5 at the second, each its own.
+    hidden_states = torch.tensor([[1.0], [1.0]])
+    items = torch.tensor([[0.0], [1.0], [0.0], [2.0], [-1.0], [0.5]])
+    labels, negatives = torch.tensor([1, 1]), torch.tensor([[2, 3], [4, 5]])
+    # alpha = 2 / 4, beta = .5 (.75 (1 - 2) + 2) = .625.
+    right = 0.625 * math.log(1 + math.exp(-1))
+    wrong = [[0.0, 2.0], [-1.0, 0.5]]
+    expected = sum(right + sum(math.log(1 + math.exp(score)) for score in scores) for scores in wrong) / 3 / 2
+    found = gbce_loss(hidden_states, items, labels, negatives, t=0.75, n_items=5, constant_bias=False)
+    assert found.item() == pytest.approx(expected)
+    # With the constant, log(.625 / 2) is added to all scores.
+    shift = math.log(0.625 / 2)
+    right = 0.625 * math.log(1 + math.exp(-1 - shift))
+    expected = sum(right + sum(math.log(1 + math.exp(score + shift)) for score in scores) for scores in wrong) / 3 / 2
+    found = gbce_loss(hidden_states, items, labels, negatives, t=0.75, n_items=5)
+    assert found.item() == pytest.approx(expected)

@@ -13,9 +13,10 @@ HISTORY = torch.tensor([[3, 1, 4, 1, 5, 9]])
 @pytest.mark.parametrize(**reference_cases("mambarec"))
 def test_answers_as_the_stack_of_its_repository(case):
     """
-    The proposal has no code of its own. What ran is the stack of Mamba blocks in its repository, `MixerModel` of
-    `slender_mamba`, with LayerNorm and without fused kernels: on mamba_ssm's own `Block` and `Mamba`, whose kernel was
-    replaced by mamba_ssm's own definition in torch. Its embedding was sqrt(d) times ours.
+    What its repository calls `MambaRec`, and what its numbers were made with, is RecMamba (test_modeling_recmamba.py);
+    the stack of its text is there for language models only, and that ran: `MixerModel` of `slender_mamba`, with
+    LayerNorm and without fused kernels, on mamba_ssm's own `Block` and `Mamba`, whose kernel was replaced by
+    mamba_ssm's own definition in torch. Its embedding was sqrt(d) times ours.
     """
     assert_answers_as_reference(case)
 

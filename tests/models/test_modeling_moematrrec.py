@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from transformers import AutoModel, set_seed
 
 from hf_seqrec import MoEMaTrRec, MoEMaTrRecConfig
+from hf_seqrec.models.history_context import HistoryContext
 from hf_seqrec.models.modeling_moematrrec import running_mean
 from tests.models.by_the_book import attention_by_the_book, mamba_by_the_book
 from tests.models.reference_outputs import assert_answers_as_reference, reference_cases
@@ -190,3 +191,38 @@ def test_configurations_that_cannot_work(fields, message):
     # A value of the wrong type is huggingface_hub's own error.
     with pytest.raises(Exception, match=message):
         MoEMaTrRecConfig(**fields)
+
+
+@torch.no_grad()
+def test_a_constant_gate_is_two_scalars():
+    set_seed(0)
+    config = MoEMaTrRecConfig(vocab_size=11, hidden_size=8, state_size=3, gate="constant", max_position_embeddings=6)
+    model = MoEMaTrRec(config).eval()
+    layer = model.layers[0]
+    assert {name for name, _ in layer.named_parameters(recurse=False)} == {"mamba_weight", "attention_weight"}
+    assert (layer.mamba_weight.item(), layer.attention_weight.item()) == (0.5, 0.5)
+    assert not hasattr(layer, "gate_proj")
+    layer.mamba_weight.fill_(0.7)
+    layer.attention_weight.fill_(-0.2)
+    x = torch.randn(1, 6, 8)
+    context = HistoryContext.with_padding_as_items(x)
+    attended, _ = layer.attention(x, context, x)
+    expected = layer.feed_forward(0.7 * layer.mixer(x, context) - 0.2 * layer.attention_layer_norm(attended + x))
+    torch.testing.assert_close(layer(x, context), expected)
+    # Item by item as at once, and kept in a checkpoint.
+    history = torch.tensor([[3, 1, 4, 1, 5]])
+    whole = model(history).logits
+    cache = model(history[:, :4], use_cache=True).cache
+    torch.testing.assert_close(model(history[:, 4:], cache=cache).logits, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_gate_in_a_checkpoint(tmp_path):
+    model = MoEMaTrRec(MoEMaTrRecConfig(vocab_size=11, hidden_size=8, state_size=3, gate="constant")).eval()
+    with torch.no_grad():
+        model.layers[0].mamba_weight.fill_(0.25)
+    model.save_pretrained(tmp_path)
+    loaded = MoEMaTrRec.from_pretrained(tmp_path)
+    assert loaded.config.gate == "constant"
+    assert loaded.layers[0].mamba_weight.item() == 0.25
+    assert "two learned scalars" in loaded.config.note
+    assert "as published" in MoEMaTrRecConfig(vocab_size=11).note

@@ -6,6 +6,7 @@ from transformers import set_seed
 
 import hf_seqrec
 from hf_seqrec.models.configuration_state_space import StateSpaceConfig
+from hf_seqrec.models.history_context import HistoryContext
 from hf_seqrec.models.layer_mamba import MambaMixer
 
 MODEL_TYPES = [name for name in hf_seqrec.MODEL_TYPES if issubclass(hf_seqrec.config_class(name), StateSpaceConfig)]
@@ -49,5 +50,5 @@ def test_the_encoder_compiles_into_one_graph(model_type):
     expected = model(input_ids, output_logits=False).last_hidden_state
     # eager: the graph without a compiler behind it, which a test machine may lack.
     encode = torch.compile(model.encode, fullgraph=True, backend="eager")
-    states = encode(model.item_embeddings(input_ids), (input_ids > 0).long())
+    states = encode(model.item_embeddings(input_ids), HistoryContext.from_mask((input_ids > 0).long()))
     torch.testing.assert_close(states[input_ids > 0], expected[input_ids > 0])

@@ -201,7 +201,7 @@ def test_configuration_chooses_the_scan_and_does_not_save_it(tmp_path) -> None:
 
 
 def test_choice_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules[selective_scan.__module__]
+    module = sys.modules[faster_op.__module__]
     monkeypatch.setattr(module.logger, "propagate", True)
     monkeypatch.setattr(module, "_cached_look_up", functools.cache(module._cached_look_up.__wrapped__))
     with caplog.at_level("INFO", logger=module.logger.name):
@@ -230,14 +230,14 @@ def test_device_without_a_backend_uses_torch() -> None:
 
 @pytest.mark.parametrize("missing", ["hf_seqrec", "numba"])
 def test_falls_back_where_something_is_missing(missing: str) -> None:
-    # Loaded by path, as from a checkpoint, in a process where the module cannot be imported.
+    # As a package of another name, as from a checkpoint, in a process where the module cannot be imported.
     folder = os.path.dirname(sys.modules[selective_scan.__module__].__file__ or "")
     code = f"""
-import importlib.util, sys
+import importlib, sys, types
 sys.modules[{missing!r}] = None
-spec = importlib.util.spec_from_file_location("selective_scan", {folder!r} + "/selective_scan.py")
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+package = sys.modules["checkpoint"] = types.ModuleType("checkpoint")
+package.__path__ = [{folder!r}]
+module = importlib.import_module("checkpoint.op_selective_scan")
 import torch
 assert module.faster_op("selective_scan", "cpu") is None
 x, B = torch.randn(2, 20, 4, requires_grad=True), torch.randn(2, 20, 3)

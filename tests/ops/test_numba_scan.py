@@ -304,7 +304,7 @@ SCAN_ONCE = """
 import torch
 from hf_seqrec.ops import numba_kernels
 from hf_seqrec.ops.numba_scan import selective_scan
-from hf_seqrec.models.selective_scan import selective_scan_reference
+from hf_seqrec.models.op_selective_scan import selective_scan_reference
 x, B = torch.randn(2, 40, 24, requires_grad=True), torch.randn(2, 40, 3)
 arguments = (x, x, -torch.ones(24, 3), B, B, torch.ones(24), x, None, True)
 found, wanted = selective_scan(*arguments)[0], selective_scan_reference(*arguments)[0]

@@ -8,8 +8,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from hf_seqrec import Catalog
+from hf_seqrec.cli.endpoint import main
 from hf_seqrec.inference.recommender import Recommender
-from hf_seqrec.serving.endpoint import main, write_endpoint
+from hf_seqrec.serving.endpoint import write_endpoint
 from hf_seqrec.serving.endpoint_handler import MOST_HISTORIES, MOST_ITEMS, EndpointHandler
 from tests.helpers import small_model
 

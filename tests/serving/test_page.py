@@ -13,9 +13,10 @@ import urllib.request
 import pytest
 import yaml
 
+from hf_seqrec.cli.demo import main
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.inference.recommender import Recommender
-from hf_seqrec.serving.page import Page, build_page, main, write_space
+from hf_seqrec.serving.page import Page, build_page, write_space
 from tests.helpers import small_model
 
 TITLES = [

@@ -22,10 +22,11 @@ from fastapi.testclient import TestClient
 
 import hf_seqrec
 from hf_seqrec import Catalog
+from hf_seqrec.cli.serve import main
 from hf_seqrec.inference.recommender import Recommender
 from hf_seqrec.inference.sessions import SessionStore
 from hf_seqrec.serving.batching import AddEvents, EndSession, ModelThread, RecommendHistory, RecommendSession
-from hf_seqrec.serving.server import MOST_ITEMS, ServerOptions, create_app, main
+from hf_seqrec.serving.server import MOST_ITEMS, ServerOptions, create_app
 
 N_ITEMS = 30
 
@@ -299,25 +300,39 @@ class TestSessionsFile:
         assert answer["events"] == 2
         assert_same(answer["recommendations"], recommender.recommend(["i3", "i5"]))
 
-    def test_of_another_model(self, recommender, tmp_path, capsys):
+    def test_of_another_model(self, recommender, tmp_path):
         file, folder = tmp_path / "sessions.safetensors", tmp_path / "model"
         SessionStore(recommender.model, recommender.catalog).save(file)
         other = recommender_of("mamba4rec")
         other.model.save_pretrained(folder)
         other.catalog.save(folder)
-        with pytest.raises(SystemExit):
+        with pytest.raises(ValueError, match=r"holds the sessions of another type of model \(gru4rec\)"):
             main([str(folder), "--sessions_file", str(file)])
-        assert "holds the sessions of another type of model (gru4rec)" in capsys.readouterr().err
 
     def test_of_a_model_without_a_state(self, tmp_path):
         with pytest.raises(ValueError, match="`sessions_file` needs a model that carries state"):
             create_app(recommender_of("bert4rec"), ServerOptions(sessions_file=tmp_path / "sessions"))
 
 
-def test_no_checkpoint(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="is not a checkpoint folder"):
         main([str(tmp_path)])
-    assert "is not a checkpoint folder" in capsys.readouterr().err
+
+
+def test_addresses_and_devices_that_are_none(tmp_path):
+    """They are refused before the checkpoint is looked at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for options, message in (
+            (["--port", "80000"], "`--port` must be between 1 and 65535, got 80000"),
+            (["--port", "-1"], "`--port` must be between 1 and 65535, got -1"),
+            (["--port", str(port)], f"`--port` {port} must be an address to listen at: Address already in use"),
+            (["--host", "no such host"], "`--host` no such host and `--port` 8000 must be an address"),
+            (["--device", "abacus"], "`--device` must be one that torch can use here, such as cpu, got 'abacus'"),
+            (["--threads", "0"], "`--threads` must be at least 1, got 0"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                main([str(tmp_path / "none"), *options])
 
 
 def test_openapi(client):

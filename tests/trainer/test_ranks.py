@@ -46,9 +46,7 @@ def run(launcher, log, output_dir, batch_size, **more):
         **more,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return subprocess.run(
-        [*launcher, str(ROOT / "trainer/run.py"), *words], capture_output=True, text=True, timeout=600
-    )
+    return subprocess.run([*launcher, "-m", "hf_seqrec", "train", *words], capture_output=True, text=True, timeout=600)
 
 
 def results_and_weights(launcher, log, output_dir, batch_size, **more):
@@ -83,7 +81,7 @@ def test_accelerate_starts_fewer_processes_than_it_was_asked_for(log, tmp_path):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     done = run(launcher, log, tmp_path / "run", batch_size=4)
     assert done.returncode != 0
-    assert "`--num_processes` of `accelerate launch` must be" in done.stderr
+    assert "error: `--num_processes` of `accelerate launch` must be" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -194,7 +194,7 @@ def test_untouched_rows_stay_as_they_are(tmp_path):
     sequences = sequences_of(*histories, n_items=40)
     model = small_model(41)
     before = model.item_embeddings.weight.detach().clone()
-    arguments = QUIET | ROWWISE | {"negatives": "in_batch", "num_train_epochs": 1, "weight_decay": 0.1}
+    arguments = QUIET | ROWWISE | {"negatives_distribution": "in_batch", "num_train_epochs": 1, "weight_decay": 0.1}
     trainer = trainer_for(tmp_path, sequences, model, **arguments)
     trainer.train()
     after = model.item_embeddings.weight
@@ -245,7 +245,3 @@ def test_refuses_what_cannot_work(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
     with pytest.raises(ValueError, match="must come with gloo between 2 processes, got nccl"):
         trainer_for(tmp_path, walks(), **ROWWISE)
-    model = small_model(13)
-    model.output_items = lambda: (torch.zeros(13, 16), None)
-    with pytest.raises(ValueError, match="scores the catalog with its item embedding"):
-        model.use_sparse_item_gradients()

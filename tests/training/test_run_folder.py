@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from hf_seqrec.training.run_folder import checkpoint_to_resume, claim_run_folder
+from hf_seqrec.training.run_record import RunIdentity, read_run
 
-RUN = {"model_type": "mamba4rec", "dataset": "synthetic", "hidden_size": 64}
+RUN = RunIdentity({"model_type": "mamba4rec", "hidden_size": 64}, {"dataset": "synthetic", "num_train_epochs": 3})
 
 
 def checkpoint(folder, step, state='{"global_step": 1}'):
@@ -21,13 +22,17 @@ def checkpoint(folder, step, state='{"global_step": 1}'):
 
 
 def test_claims_a_new_folder(tmp_path):
-    claim_run_folder(str(tmp_path / "a/b"), RUN, resumes=False, overwrite=False)
-    assert json.loads((tmp_path / "a/b/run.json").read_text()) == RUN
+    claim_run_folder(str(tmp_path / "a/b"), RUN, resume=None, overwrite=False)
+    assert json.loads((tmp_path / "a/b/run.json").read_text()) == {
+        "same": RUN.same,
+        "recorded": RUN.recorded,
+        "changes": [],
+    }
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
-    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
-    claim_run_folder(str(tmp_path), RUN, resumes=True, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resume=True, overwrite=False)
     assert checkpoint_to_resume(str(tmp_path), "true") is None
 
 
@@ -66,23 +71,60 @@ def test_every_rank_needs_its_random_state(tmp_path):
 
 
 def test_refuses_an_earlier_run(tmp_path):
-    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
     with pytest.raises(ValueError, match=r"holds an earlier run \(mamba4rec on synthetic\).*--resume_from_checkpoint"):
-        claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
+        claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
 
 
 def test_refuses_to_resume_another_run(tmp_path):
-    claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=False)
-    with pytest.raises(ValueError, match=r"another run.*hidden_size: 64 there, 32 here"):
-        claim_run_folder(str(tmp_path), RUN | {"hidden_size": 32}, resumes=True, overwrite=False)
+    claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    wider = RUN._replace(same=RUN.same | {"hidden_size": 32})
+    with pytest.raises(ValueError, match=r"is of another run \(hidden_size: 64 there, 32 here\)"):
+        claim_run_folder(str(tmp_path), wider, resume=True, overwrite=False)
+
+
+def test_refuses_to_resume_a_checkpoint_of_another_folders_run_as_this_one(tmp_path):
+    claim_run_folder(str(tmp_path / "old"), RUN, resume=None, overwrite=False)
+    named = checkpoint(tmp_path / "old", 90)
+    wider = RUN._replace(same=RUN.same | {"hidden_size": 32})
+    with pytest.raises(ValueError, match=r"checkpoint-90 is of another run \(hidden_size: 64 there, 32 here\)"):
+        claim_run_folder(str(tmp_path / "new"), wider, resume=named, overwrite=False)
+    assert not (tmp_path / "new").exists()
+    claim_run_folder(str(tmp_path / "new"), RUN, resume=named, overwrite=False)
+
+
+def test_what_a_resumed_run_changes_is_recorded_each_time(tmp_path):
+    claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    checkpoint(tmp_path, 90)
+    longer = RUN._replace(recorded=RUN.recorded | {"num_train_epochs": 5})
+    claim_run_folder(str(tmp_path), longer, resume=True, overwrite=False)
+    claim_run_folder(str(tmp_path), longer, resume=True, overwrite=False)
+    checkpoint(tmp_path, 150)
+    claim_run_folder(str(tmp_path), RUN, resume=True, overwrite=False)
+    assert read_run(tmp_path)["changes"] == [
+        {"resumed_from": "checkpoint-90", "num_train_epochs": [3, 5]},
+        {"resumed_from": "checkpoint-150", "num_train_epochs": [5, 3]},
+    ]
+
+
+def test_a_run_of_an_earlier_version(tmp_path):
+    (tmp_path / "run.json").write_text('{"model_type": "mamba4rec", "dataset": "log.csv", "hidden_size": 64}')
+    checkpoint(tmp_path, 90)
+    with pytest.raises(ValueError, match=r"holds an earlier run \(mamba4rec on log\.csv\)"):
+        claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=False)
+    # What it did not record cannot be compared.
+    claim_run_folder(str(tmp_path), RUN._replace(same=RUN.same | {"seed": 3}), resume=True, overwrite=False)
+    wider = RUN._replace(same=RUN.same | {"hidden_size": 32})
+    with pytest.raises(ValueError, match="hidden_size: 64 there, 32 here"):
+        claim_run_folder(str(tmp_path), wider, resume=True, overwrite=False)
 
 
 def test_overwrites_only_runs(tmp_path):
-    claim_run_folder(str(tmp_path / "run"), RUN, resumes=False, overwrite=False)
+    claim_run_folder(str(tmp_path / "run"), RUN, resume=None, overwrite=False)
     checkpoint(tmp_path / "run", 5)
-    claim_run_folder(str(tmp_path / "run"), RUN, resumes=False, overwrite=True)
+    claim_run_folder(str(tmp_path / "run"), RUN, resume=None, overwrite=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="holds other files"):
-        claim_run_folder(str(tmp_path), RUN, resumes=False, overwrite=True)
+        claim_run_folder(str(tmp_path), RUN, resume=None, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()

@@ -62,19 +62,13 @@ class TestArguments:
         assert (arguments.network["hidden_size"], arguments.network["state_size"]) == (16, 4)
         assert arguments.model.new_items == "cooccurrence"
         assert parse(checkpoint, "--streaming", "true").model.new_items == "mean"
-        trained = arguments.what_is_trained()
+        trained = arguments.run_identity().same
         assert (trained["model_name_or_path"], trained["new_items"]) == (checkpoint, "cooccurrence")
-
-    def test_runs_from_scratch_are_what_they_were(self):
-        # So that those that began before there was `--model_name_or_path` can be resumed.
-        trained = parse_run_arguments(["--output_dir", "x"]).what_is_trained()
-        assert trained["model_type"] == "mamba4rec"
-        assert not {"model_name_or_path", "new_items", "freeze_encoder", "scan_backend"} & trained.keys()
 
     def test_the_machine_may_be_another(self, checkpoint):
         arguments = parse(checkpoint, "--scan_backend", "chunked")
         assert arguments.network["scan_backend"] == "chunked"
-        assert arguments.what_is_trained() == parse(checkpoint).what_is_trained()
+        assert arguments.run_identity() == parse(checkpoint).run_identity()
 
     def test_a_recipe_may_say_the_same_again(self, checkpoint, tmp_path):
         recipe = tmp_path / "recipe.yaml"
@@ -170,7 +164,7 @@ def test_a_run_with_a_frozen_encoder_that_is_resumed(checkpoint, log, tmp_path):
         "keep_vanished_items": True,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, str(ROOT / "trainer/run.py"), *words]
+    command = [sys.executable, "-m", "hf_seqrec", "train", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"from {checkpoint}: 11 of its 11 items are in the catalog" in done.stdout

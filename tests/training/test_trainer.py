@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import TrainerCallback, set_seed
+from datasets import Dataset
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 import hf_seqrec.metrics.full_ranking as full_ranking_module
-from hf_seqrec import BERT4Rec, BERT4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
+from hf_seqrec import BERT4Rec, BERT4RecConfig, Mamba4Rec, Mamba4RecConfig, MoEMaTrRec, MoEMaTrRecConfig
 from hf_seqrec.data.leave_one_out import leave_one_out
 from hf_seqrec.data.streaming import StreamedHistories, streamed_leave_one_out
 from hf_seqrec.training.run_folder import checkpoint_to_resume
@@ -146,6 +147,21 @@ class StopAt(TrainerCallback):
             control.should_training_stop = True
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [({}, [4, 4]), ({"train_on": "last_position"}, [2, 2])], ids=["every", "last"]
+)
+def test_a_position_weighs_the_same_among_short_and_long_histories(tmp_path, arguments, expected):
+    # Without the two events held out: six inputs in a batch of two long histories, two in one of two short ones.
+    sequences = sequences_of([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [1, 2, 3, 4], [5, 6, 1, 2], n_items=6)
+    arguments = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2} | arguments
+    trainer = trainer_for(tmp_path, sequences, **arguments)
+    batches = list(trainer.get_train_dataloader())
+    assert sorted(int(batch["attention_mask"].sum()) for batch in batches) == [2, 6]
+    counts = [float(trainer._get_num_items_in_batch([batch], trainer.args.device)) for batch in batches]
+    assert counts == pytest.approx(expected)
+    assert float(trainer._get_num_items_in_batch(batches, trainer.args.device)) == pytest.approx(sum(expected))
+
+
 @pytest.mark.parametrize("window", ["last", "random"])
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
 @pytest.mark.parametrize("stop_at", [5, 8], ids=["end of an epoch", "middle of an epoch"])
@@ -179,9 +195,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_at, order, win
 @pytest.mark.parametrize(
     "sampling",
     [
-        {"loss": "bce", "num_negatives": 2, "negatives": "in_batch"},
-        {"loss": "sampled_softmax", "num_negatives": 5, "negatives": "mixed", "share_negatives": True},
-        {"loss": "gbce", "num_negatives": 3, "negatives": "popularity", "train_on": "every_prefix"},
+        {"loss": "bce", "num_negatives": 2, "negatives_distribution": "in_batch"},
+        {"loss": "sampled_softmax", "num_negatives": 5, "negatives_distribution": "mixed", "share_negatives": True},
+        {"loss": "gbce", "num_negatives": 3, "negatives_distribution": "popularity", "train_on": "every_prefix"},
     ],
     ids=lambda sampling: sampling["loss"],
 )
@@ -234,7 +250,7 @@ def test_labels_are_smoothed_in_training_alone(tmp_path):
     scores, targets = output.logits[asked][:, 1:], batch["labels"][asked] - 1
     torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(scores, targets))
     # Without dropout, so that the scores are those that were just computed.
-    model.training = True
+    model.item_table.training = True
     smoothed = torch.nn.functional.cross_entropy(scores, targets, label_smoothing=0.25)
     torch.testing.assert_close(trainer.compute_loss(model, batch), smoothed)
 
@@ -242,7 +258,12 @@ def test_labels_are_smoothed_in_training_alone(tmp_path):
 def test_popularity_is_that_of_the_training_events(tmp_path):
     # Held out: 3 and 1, 5 and 5. Every prefix has the first events again and again; they count once.
     sequences = sequences_of([1, 1, 2, 3, 1], [2, 4, 5, 5], n_items=6)
-    arguments = {"loss": "bce", "negatives": "popularity", "negatives_alpha": 1.0, "train_on": "every_prefix"}
+    arguments = {
+        "loss": "bce",
+        "negatives_distribution": "popularity",
+        "negatives_alpha": 1.0,
+        "train_on": "every_prefix",
+    }
     popularity = trainer_for(tmp_path, sequences, **arguments).data_collator.popularity
     assert popularity.rows.tolist() == [1, 2, 4]
     shares = popularity.probabilities(popularity.rows, None)
@@ -422,8 +443,17 @@ def test_stops_early(tmp_path):
 
 def test_a_catalog_of_another_size(tmp_path):
     sequences = walks()
-    with pytest.raises(ValueError, match=r"catalog has 12 items, but the model has 19"):
+    with pytest.raises(ValueError, match="`catalog` has 12 items, but the model has 19"):
         trainer_for(tmp_path, sequences, model=small_model(20))
+
+
+def test_a_catalog_with_other_items(tmp_path):
+    sequences = walks()
+    trainer = trainer_for(tmp_path, sequences)
+    # So that what is saved says which catalog it knows.
+    assert trainer.model.config.catalog_fingerprint == sequences.catalog.fingerprint()
+    with pytest.raises(ValueError, match="`catalog` is not the model's"):
+        trainer_for(tmp_path, sequences, model=small_model(13, catalog_fingerprint="0123456789abcdef"))
 
 
 def test_evaluation_with_nan_weights_is_an_error(tmp_path):
@@ -431,3 +461,92 @@ def test_evaluation_with_nan_weights_is_an_error(tmp_path):
     trainer.model.item_embeddings.weight.data[5] = np.nan
     with pytest.raises(ValueError, match="40 of the 40 users of this batch are NaN or infinite"):
         trainer.evaluate()
+
+
+class TestTheWaysOfTransformersTrainer:
+    @pytest.fixture
+    def arguments(self, tmp_path):
+        return {
+            "output_dir": str(tmp_path),
+            "max_steps": 2,
+            "report_to": "none",
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+
+    @pytest.fixture
+    def data(self):
+        sequences = walks()
+        splits = leave_one_out(sequences)
+        return {"train_dataset": splits.train, "eval_dataset": splits.validation, "catalog": sequences.catalog}
+
+    def test_model_init(self, arguments, data):
+        made = []
+
+        def model_init():
+            made.append(Mamba4Rec(Mamba4RecConfig(vocab_size=13, hidden_size=16, state_size=4)))
+            return made[-1]
+
+        args = SeqRecTrainingArguments(**arguments, loss="bce", num_negatives=2, constant_bias=False)
+        trainer = SeqRecTrainer(model_init=model_init, args=args, **data)
+        trainer.train()
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        assert trained is made[-1]
+        # Each of them is told what it is trained for.
+        assert (trained.config.item_loss, trained.config.constant_bias) == ("bce", False)
+        assert trained.config.catalog_fingerprint == data["catalog"].fingerprint()
+        assert "eval_ndcg@10" in trainer.evaluate()
+        trainer.args.loss = "bpr"
+        with pytest.raises(ValueError, match="must stay as they were when the Trainer was made"):
+            trainer.train()
+
+    def test_model_init_with_what_belongs_to_one_model(self, arguments, data):
+        args = SeqRecTrainingArguments(**arguments, loss="bce", embedding_optimizer="rowwise_adagrad")
+        with pytest.raises(ValueError, match="`model_init` must come without `embedding_optimizer`"):
+            SeqRecTrainer(model_init=lambda: small_model(13), args=args, **data)
+        with pytest.raises(ValueError, match="`model` must be left out with `model_init`"):
+            SeqRecTrainer(small_model(13), SeqRecTrainingArguments(**arguments), model_init=lambda: None, **data)
+        with pytest.raises(ValueError, match="`model` must be given, or `model_init`"):
+            SeqRecTrainer(args=SeqRecTrainingArguments(**arguments), **data)
+
+    def test_plain_training_arguments(self, arguments, data):
+        args = TrainingArguments(**arguments, learning_rate=0.5, per_device_train_batch_size=5)
+        trainer = SeqRecTrainer(small_model(13), args, **data)
+        assert (trainer.args.learning_rate, trainer.args.train_batch_size) == (0.5, 5)
+        assert (trainer.args.max_length, trainer.args.loss) == (200, "full_softmax")
+        trainer.train()
+        assert "eval_ndcg@10" in trainer.evaluate()
+
+    def test_plain_training_arguments_with_the_best_checkpoint(self, arguments, data):
+        strategy = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+        args = TrainingArguments(**(arguments | strategy | {"load_best_model_at_end": True}))
+        trainer = SeqRecTrainer(small_model(13), args, **data)
+        trainer.train()
+        assert trainer.state.best_global_step in (1, 2)
+
+    def test_no_arguments(self, data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert SeqRecTrainer(small_model(13), **data).args.output_dir == "runs/default"
+
+    def test_more_metrics(self, arguments, data):
+        def compute_metrics(prediction):
+            ranks, ranks_with_seen = prediction.predictions
+            assert (ranks <= ranks_with_seen).all()
+            assert set(prediction.label_ids.tolist()) <= set(range(1, 13))
+            return {"mean_rank": float(ranks.mean())}
+
+        args = SeqRecTrainingArguments(**arguments)
+        metrics = SeqRecTrainer(small_model(13), args, compute_metrics=compute_metrics, **data).evaluate()
+        assert 0 <= metrics["eval_mean_rank"] < 12
+        assert "eval_ndcg@10" in metrics
+
+    def test_datasets_that_are_no_histories(self, arguments, data):
+        args = SeqRecTrainingArguments(**arguments)
+        rows = Dataset.from_dict({"item_ids": [[1, 2, 3]]})
+        with pytest.raises(TypeError, match=r"`train_dataset` must be a view of histories.*got a datasets\."):
+            SeqRecTrainer(small_model(13), args, train_dataset=rows)
+        with pytest.raises(TypeError, match=r"`eval_dataset` must be a view of histories"):
+            SeqRecTrainer(small_model(13), args, **data | {"eval_dataset": rows})

@@ -125,7 +125,7 @@ def test_a_run_whose_last_push_fails_has_lost_nothing(tmp_path):
     options = {"dataset": log, "output_dir": run, "hidden_size": 16, "state_size": 4, "num_train_epochs": 1}
     options |= {"hub_model_id": "org/shop", "hub_strategy": "end", "hub_token": TOKEN}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    command = [sys.executable, str(ROOT / "trainer/run.py"), "--push_to_hub", *words]
+    command = [sys.executable, "-m", "hf_seqrec", "train", "--push_to_hub", *words]
     with HubServer() as hub:
         hub.fail("POST /api/models/.*/commit/", lambda: Answer(400, {"error": "not today"}), times=1)
         done = subprocess.run(

@@ -1,7 +1,5 @@
 """From a checkpoint of somebody's code to a checkpoint folder of this package."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor
 from ...data.catalog import CATALOG_FILE, Catalog
 from ...models import model_class
 from ...models.modeling_seqrec import SeqRecPreTrainedModel
+from ...replacing_folder import replacing_folder
 from ..card import CARD_FILE, write_model_card
 from .configuration import KnownField, configure, noted_beside
 from .item_ids import make_catalog, read_catalog
@@ -129,14 +128,15 @@ def convert_checkpoint(
     if reason is not None:
         raise ValueError(
             f"{source} cannot be carried by `{authors.model_type}`: {reason}. Convert a checkpoint of code that does "
-            "as ours, or train the model with trainer/run.py."
+            "as ours, or train the model with `hf-seqrec train`."
         )
     model_config, fields = configure(authors, tensors, hyper_parameters, config or {})
     model = model_class(authors.model_type)(model_config)
     _fill(model, tensors, moved)
     catalog = _catalog(checkpoint, item_ids, model_config.n_items, str(source))
+    model.config.catalog_fingerprint = None if catalog is None else catalog.fingerprint()
     conversion = Conversion(output, model, catalog, authors, moved, fields)
-    _write(conversion, Path(source).name)
+    _write(conversion, Path(source).name, overwrite)
     return conversion
 
 
@@ -160,9 +160,7 @@ def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _move(source: Source, weights: Mapping[str, Tensor]) -> tuple[list[MovedWeight], dict[str, Tensor]]:
     """Give every weight its name here, in float32."""
-    strange = [
-        name for name, w in weights.items() if not w.is_floating_point() or w.layout != torch.strided or not w.dim()
-    ]
+    strange = [name for name, w in weights.items() if not w.is_floating_point() or w.layout != torch.strided]
     if strange:
         raise ValueError(
             f"`source` has weights that are no arrays of floating-point numbers: {', '.join(strange)}. Convert the "
@@ -232,26 +230,15 @@ def _catalog(checkpoint: SourceCheckpoint, item_ids: str | Path | None, n_items:
     return None if checkpoint.item_ids is None else make_catalog(checkpoint.item_ids, n_items, where)
 
 
-def _write(conversion: Conversion, source_name: str) -> None:
-    """Write the folder beside its place, and move it there when it is complete."""
-    output = conversion.folder
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, replaced = (output.with_name(f".{output.name}.{os.getpid()}.{what}") for what in ("new", "old"))
-    unfinished.mkdir()
-    try:
-        conversion.model.save_pretrained(unfinished)
+def _write(conversion: Conversion, source_name: str, overwrite: bool) -> None:
+    """Write the folder, whole or not at all."""
+    with replacing_folder(conversion.folder, lambda output: _check_output(output, overwrite)) as folder:
+        conversion.model.save_pretrained(folder)
         if conversion.catalog is not None:
-            conversion.catalog.save(unfinished)
-        write_model_card(unfinished, conversion.model.config, results=None)
-        with (unfinished / CARD_FILE).open("a", encoding="utf-8") as card:
+            conversion.catalog.save(folder)
+        write_model_card(folder, conversion.model.config, results=None)
+        with (folder / CARD_FILE).open("a", encoding="utf-8") as card:
             card.write(
                 f"\n## Source\n\nConverted by `hf-seqrec convert` from `{source_name}`, a checkpoint of "
-                f"{conversion.source.name}. Its authors' "
-                "terms apply to the weights.\n"
+                f"{conversion.source.name}. Its authors' terms apply to the weights.\n"
             )
-        if output.exists():
-            output.rename(replaced)
-        unfinished.rename(output)
-    finally:
-        for leftover in (unfinished, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)

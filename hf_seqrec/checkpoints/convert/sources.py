@@ -1,5 +1,6 @@
 """Whose checkpoints can be converted: how to tell them, and where each of their weights goes."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -323,8 +324,21 @@ MOEMATRREC = Source(
     keeps_padding_row=True,
 )
 
+# Before 19 December 2024: two learned scalars in place of the gate.
+MOEMATRREC_CONSTANT = dataclasses.replace(
+    MOEMATRREC,
+    name="SASmambaRec with two scalars (alokamgnaneswarasai/MambaRec)",
+    tell_tale="attention_weight",
+    moves=(
+        *(move for move in MOEMATRREC.moves if move.theirs != "mamba_weight"),
+        Move("mamba_weight", "layers.0.mamba_weight"),
+        Move("attention_weight", "layers.0.attention_weight"),
+    ),
+    fixed={"causal": False, "gate": "constant"},
+)
+
 # In the order in which they are looked for.
-SOURCES = (MAMBA4REC, MLSA4REC, GRU4REC, BERT4REC, MOEMATRREC, SASREC, RECMAMBA)
+SOURCES = (MAMBA4REC, MLSA4REC, GRU4REC, BERT4REC, MOEMATRREC, MOEMATRREC_CONSTANT, SASREC, RECMAMBA)
 
 
 def find_source(weights: Mapping[str, Tensor], hyper_parameters: Mapping[str, Any], model_type: str | None) -> Source:
@@ -345,7 +359,7 @@ def find_source(weights: Mapping[str, Tensor], hyper_parameters: Mapping[str, An
         raise ValueError(
             "`source` is SASRec as RecBole has it, which is another architecture than SASRec: BERT's blocks with "
             "GELU, a mask, no scaling of the embeddings and no last normalisation. No model of this package computes "
-            "that. Train `sasrec` with trainer/run.py, or convert a checkpoint of pmixer/SASRec.pytorch."
+            "that. Train `sasrec` with `hf-seqrec train`, or convert a checkpoint of pmixer/SASRec.pytorch."
         )
     by_claim = next((source for source in SOURCES if source.model_type == claimed), None)
     if claimed and found is None:
@@ -368,8 +382,8 @@ def find_source(weights: Mapping[str, Tensor], hyper_parameters: Mapping[str, An
 
 _RECBOLE_ATTENTION = "trm_encoder.layer.0.multi_head_attention.query.weight"
 _HINTS = {
-    "mambarec": "The class that its repository calls MambaRec is RecMamba's: pass `recmamba`. `mambarec` is what its "
-    "text proposes, for which it has no code.",
+    "mambarec": "The class that its repository calls MambaRec, and with which the numbers of that name were made, is "
+    "RecMamba's one bare block with positions: pass `recmamba`. `mambarec` is the stack of blocks of its text.",
 }
 
 

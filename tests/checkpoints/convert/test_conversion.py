@@ -1,5 +1,4 @@
 import os
-import runpy
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ from transformers import AutoModel
 
 from hf_seqrec.checkpoints.convert.conversion import convert_checkpoint
 from hf_seqrec.checkpoints.load import load_checkpoint
-from hf_seqrec.cli.convert import main
 from hf_seqrec.data.catalog import Catalog
 from tests.checkpoints.convert.authors_checkpoints import save_as_recbole, state_dict_of
 from tests.models.reference_outputs import reference_cases
@@ -233,11 +231,30 @@ class TestRefusals:
 
     def test_mambarec_is_recmamba(self, tmp_path):
         weights = state_dict_of(case_of("recmamba"))
-        self.refuses(tmp_path, weights, "its repository calls MambaRec is RecMamba's", model_type="mambarec")
+        self.refuses(
+            tmp_path,
+            weights,
+            "its repository calls MambaRec, and with which the numbers of that name were made",
+            model_type="mambarec",
+        )
 
     def test_nobodys_weights(self, tmp_path):
         weights = {"embeddings.weight": torch.ones(3, 2)}
         self.refuses(tmp_path, weights, r"no code that can be converted: embeddings\.weight\. Known: Mamba4Rec \(chen")
+
+    def test_sasmambarec_with_two_scalars(self, tmp_path):
+        weights = state_dict_of(case_of("moematrrec", "causal=False"))
+        for name in ("mamba_weight.weight", "mamba_weight.bias"):
+            weights.pop(name)
+        weights |= {"mamba_weight": torch.tensor(0.75), "attention_weight": torch.tensor(0.25)}
+        torch.save(weights, tmp_path / "checkpoint.pth")
+        conversion = convert_checkpoint(
+            tmp_path / "checkpoint.pth", tmp_path / "out", config={"num_attention_heads": 2}, item_ids="rows"
+        )
+        assert (conversion.model.config.gate, conversion.model.config.causal) == ("constant", False)
+        layer = conversion.model.layers[0]
+        assert (layer.mamba_weight.item(), layer.attention_weight.item()) == (0.75, 0.25)
+        assert "two learned scalars" in (tmp_path / "out/README.md").read_text()
 
     def test_a_relative_of_sasmambarec(self, tmp_path):
         weights = state_dict_of(case_of("moematrrec"))
@@ -378,42 +395,9 @@ class TestNotes:
             convert_checkpoint(tmp_path / self.NAME.replace("hidden=8", "hidden=50"), tmp_path / "out")
 
 
-class TestCommandLine:
-    def test_says_what_it_did(self, tmp_path, capsys):
-        torch.save(state_dict_of(case_of("sasrec", "pre, full")), tmp_path / "x.pth")
-        main(
-            [
-                str(tmp_path / "x.pth"),
-                "--output",
-                str(tmp_path / "out"),
-                "--config",
-                "num_attention_heads=2",
-                "normalization=pre",
-            ]
-        )
-        printed = capsys.readouterr().out
-        assert "SASRec (pmixer/SASRec.pytorch) -> sasrec, 23 items" in printed
-        assert "normalization = 'pre' (given)" in printed
-        assert "the keys' third: adds the same to all scores of a query" in printed
-        assert "No catalog.parquet was written" in printed
-        assert "--item_ids rows" in printed
-        assert AutoModel.from_pretrained(tmp_path / "out").config.normalization == "pre"
-
-    @pytest.mark.parametrize("options", [["--config", "heads"], ["--config", "heads=["]])
-    def test_malformed_fields(self, tmp_path, options):
-        with pytest.raises(SystemExit, match="error: `--config`"):
-            main([str(tmp_path / "x.pth"), "--output", str(tmp_path / "out"), *options])
-
-    def test_as_a_module(self, tmp_path, monkeypatch):
-        (tmp_path / "notes.txt").write_text("not a checkpoint")
-        monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path / "notes.txt"), "--output", str(tmp_path / "out")])
-        # `python -m` in this process; in a new one, most of the time would go into importing torch.
-        monkeypatch.delitem(sys.modules, "hf_seqrec.cli.convert")
-        with pytest.raises(SystemExit, match=r"error: .*notes\.txt is not a checkpoint"):
-            runpy.run_module("hf_seqrec.convert", run_name="__main__")
-
-
 def test_the_package_does_not_import_conversion():
-    script = "import sys, hf_seqrec; print(any(name.startswith('hf_seqrec.convert') for name in sys.modules))"
+    script = (
+        "import sys, hf_seqrec; print(any(name.startswith('hf_seqrec.checkpoints.convert') for name in sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
