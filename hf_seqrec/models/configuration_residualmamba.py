@@ -38,6 +38,9 @@ class ResidualMambaConfig(StateSpaceConfig):
     fewest_hidden_layers = 0
 
     num_hidden_layers: int = 2
+    hidden_dropout_prob: float = 0.5
+    state_size: int = 8
+    conv_kernel: int = 1
     position_dropout_prob: float = 0.3
     # Of Mamba's own stack of blocks.
     layer_norm_eps: float = 1e-5
