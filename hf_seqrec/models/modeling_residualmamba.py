@@ -68,7 +68,7 @@ class HistoryAverage(nn.Module):
 
 
 class ResidualMambaLayer(GradientCheckpointingLayer):
-    """`h + dropout(Mamba(m * u) + Average(u))` with `u = LayerNorm(h)`; see [`ResidualMamba`]."""
+    """`h + dropout(Mamba(m * u) + Average(u))` with `u = LayerNorm(h)`, then `h + F(h)`; see [`ResidualMamba`]."""
 
     def __init__(self, config: ResidualMambaConfig, layer_idx: int) -> None:
         super().__init__()
@@ -76,6 +76,9 @@ class ResidualMambaLayer(GradientCheckpointingLayer):
         self.position_dropout = Dropout(config.position_dropout_prob)
         self.mixer = MambaMixer(config, layer_idx)
         self.average = HistoryAverage(config, layer_idx)
+        self.feed_forward_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.in_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.out_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -86,7 +89,9 @@ class ResidualMambaLayer(GradientCheckpointingLayer):
         kept = self.position_dropout(normalized.new_ones(*normalized.shape[:2], 1))
         mixed = self.mixer(normalized * kept, lengths, cache_params, only_last)
         mixed = self.dropout(mixed + self.average(normalized, lengths, cache_params, only_last))
-        return mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+        hidden_states = mixed + (last_of_each(hidden_states, lengths) if only_last else hidden_states)
+        inner = self.dropout(F.gelu(self.in_proj(self.feed_forward_layer_norm(hidden_states))))
+        return hidden_states + self.dropout(self.out_proj(inner))
 
 
 class ResidualMamba(StateSpacePreTrainedModel):
@@ -95,7 +100,8 @@ class ResidualMamba(StateSpacePreTrainedModel):
 
         h_0 = dropout(sqrt(d) * e)                             e: embedding of each item, d: hidden_size
         u_i = LayerNorm_i(h_{i-1})                             i = 1..L
-        h_i = h_{i-1} + dropout(Mamba_i(m_i * u_i) + Average_i(u_i))
+        y_i = h_{i-1} + dropout(Mamba_i(m_i * u_i) + Average_i(u_i))
+        h_i = y_i + dropout(W2_i dropout(gelu(W1_i LayerNorm'_i(y_i))))
         s_j = LayerNorm(h_L) . e_j                             score of item j
 
     While training `m_i` is 0 at the positions that `position_dropout_prob` drops, as dropout of attention weights

@@ -34,6 +34,11 @@ def average_by_the_book(average, inputs):
     return averages @ average.out_proj.weight.T
 
 
+def feed_forward_by_the_book(layer, hidden_states):
+    inner = F.gelu(layer.in_proj(normalized(layer.feed_forward_layer_norm, hidden_states)))
+    return hidden_states + layer.out_proj(inner)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("conv_kernel", [1, 4])
 def test_equals_the_equations(conv_kernel):
@@ -42,7 +47,7 @@ def test_equals_the_equations(conv_kernel):
     for layer in model.layers:
         inputs = normalized(layer.layer_norm, hidden_states)
         mixed = mamba_by_the_book(layer.mixer, inputs) + average_by_the_book(layer.average, inputs)
-        hidden_states = hidden_states + mixed
+        hidden_states = feed_forward_by_the_book(layer, hidden_states + mixed)
     expected = normalized(model.layer_norm, hidden_states)
     torch.testing.assert_close(model(HISTORY).last_hidden_state[0], expected, rtol=1e-9, atol=1e-9)
 
@@ -63,6 +68,7 @@ def test_positions_that_mamba_does_not_see_still_reach_average_and_scores():
     with torch.no_grad():
         hidden_states = model.item_embeddings.weight[HISTORY[0]] * 8**0.5
         hidden_states = hidden_states + average_by_the_book(layer.average, normalized(layer.layer_norm, hidden_states))
+        hidden_states = feed_forward_by_the_book(layer, hidden_states)
         expected = normalized(model.layer_norm, hidden_states)
         torch.testing.assert_close(model(HISTORY, only_last=False, output_logits=True).last_hidden_state[0], expected)
 
