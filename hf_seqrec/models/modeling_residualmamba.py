@@ -72,6 +72,7 @@ class ResidualMambaLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: ResidualMambaConfig, layer_idx: int) -> None:
         super().__init__()
+        assert config.intermediate_size is not None  # the configuration has filled it in
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.position_dropout = Dropout(config.position_dropout_prob)
         self.mixer = MambaMixer(config, layer_idx)
