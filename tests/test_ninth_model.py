@@ -39,12 +39,13 @@ from .modeling_seqrec import SeqRecPreTrainedModel
 
 
 class EMA4RecLayer(GradientCheckpointingLayer):
-    """`LayerNorm(x_t + h_t)` with `h_t = a h_{t-1} + (1 - a) x_t`, and `a` learned for each channel."""
+    """`LayerNorm(x_t + W h_t)` with `h_t = a h_{t-1} + (1 - a) x_t`, and `a` learned for each channel."""
 
     def __init__(self, config: EMA4RecConfig, layer_idx: int) -> None:
         super().__init__()
         self.layer_idx = layer_idx
         self.decay = nn.Parameter(torch.empty(config.hidden_size))
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, hidden_states: Tensor, context: HistoryContext) -> Tensor:
@@ -58,7 +59,8 @@ class EMA4RecLayer(GradientCheckpointingLayer):
             averages.append(average)
         if cache is not None:
             cache.set(self.layer_idx, "average", average)
-        return context.needed(self.layer_norm(hidden_states + torch.stack(averages, dim=1)))
+        mixed = self.out_proj(torch.stack(averages, dim=1))
+        return context.needed(self.layer_norm(hidden_states + mixed))
 
 
 class EMA4Rec(SeqRecPreTrainedModel):
