@@ -97,7 +97,8 @@ class SeqRecPreTrainedModel(PreTrainedModel):
         Raises:
             TypeError: if something that cannot score the catalog was put in its place.
         """
-        if not isinstance(self.item_embeddings, ItemTable):
+        # peft trains a copy of the whole table in a wrapper that has the table's methods.
+        if not isinstance(self.item_embeddings, ItemTable) and not hasattr(self.item_embeddings, "target_ranks"):
             raise TypeError(
                 f"`item_embeddings` must be an `ItemTable`, got {type(self.item_embeddings).__name__}: the catalog is "
                 "scored with it, and what is put around it, such as LoRA's adapter, would be left out there. Leave "
