@@ -13,7 +13,7 @@ from ..argument_parser import CommandParser
 from ..checkpoints.load import load_checkpoint
 from ..evaluation.environment import command
 from ..evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
-from ..evaluation.results import Results, without_folders, write_results
+from ..evaluation.results import Results, dataset_name, without_folders, write_results
 from ..evaluation.tables import print_evaluation
 from ..ingest.open_dataset import DataArguments, check_dataset, resolve_dataset
 from .options import add_checkpoint, check_device
@@ -33,7 +33,9 @@ def main(command_line: Sequence[str] | None = None) -> Results:
     # Where a log is built, for as long as it is needed.
     with tempfile.TemporaryDirectory(prefix="hf-seqrec-") as folder:
         sequences = resolve_dataset(data.dataset, folder, timestamps=data.split == "global_time", **data.log_options())
-        results = evaluate_checkpoint(checkpoint, sequences, data, arguments)
+        results = evaluate_checkpoint(
+            *checkpoint, sequences, data.cut(sequences), arguments, dataset_name(data.dataset)
+        )
     results["checkpoint"] = without_folders(rest.checkpoint)
     results["command"] = command(["hf-seqrec", "evaluate", *command_line])
     print_evaluation(results)

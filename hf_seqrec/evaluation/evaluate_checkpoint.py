@@ -5,24 +5,30 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ..checkpoints.load import Checkpoint
-from ..data.catalog import check_catalog_fits
+from ..data.catalog import Catalog, check_catalog_fits
+from ..data.histories import HistoryDataset
+from ..data.leave_one_out import leave_one_out
 from ..data.sequences import Sequences
-from ..ingest.open_dataset import DataArguments
+from ..data.splits import Splits
 from ..metrics.ranking import CUT_OFFS
+from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .environment import command, commit, hardware, versions
-from .matched_view import match_catalog, model_rows
+from .matched_view import MatchedView, match_catalog, model_rows
 from .protocol import RankingArguments
-from .rank_users import describe, rank_users
-from .results import Results, dataset_name
+from .rank_users import describe, largest_cut_off, rank_users
+from .results import PART_PREFIXES, Results, dataset_statistics
 
-# How results.json calls the metrics of each part.
-_PREFIXES = {"validation": "eval", "test": "test"}
+# What the protocol says about users whom the checkpoint cannot rank.
+_UNKNOWN = {
+    "exclude": "users whose target or whole history the checkpoint does not know are left out",
+    "miss": "users whose target or whole history the checkpoint does not know count as missed",
+}
 
 
 @dataclass
@@ -55,9 +61,9 @@ class EvaluationArguments(RankingArguments):
     device: str | None = field(default=None, metadata={"help": "Such as `cpu` or `cuda:0`; by default the best here."})
 
     def __post_init__(self) -> None:
-        wrong = [part for part in self.parts if part not in _PREFIXES]
+        wrong = [part for part in self.parts if part not in PART_PREFIXES]
         if wrong or not self.parts:
-            raise ValueError(f"`parts` must be among {', '.join(_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
+            raise ValueError(f"`parts` must be among {', '.join(PART_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
         if self.unknown_items not in ("exclude", "miss"):
             raise ValueError(f"`unknown_items` must be 'exclude' or 'miss', got {self.unknown_items!r}.")
         for name in ("batch_size", "n_resamples", "max_length"):
@@ -69,102 +75,166 @@ class EvaluationArguments(RankingArguments):
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, sequences: Sequences, data: DataArguments, arguments: EvaluationArguments
+    model: SeqRecPreTrainedModel,
+    catalog: Catalog,
+    sequences: Sequences,
+    splits: Splits | None = None,
+    arguments: EvaluationArguments | None = None,
+    dataset: str = "",
 ) -> Results:
     r"""
     Evaluate a checkpoint on a dataset; the answer has the fields of a run's `results.json` where they overlap.
 
     Args:
-        checkpoint ([`Checkpoint`]): A model and its catalog.
+        model ([`SeqRecPreTrainedModel`]): A model. It is moved to the device of `arguments`.
+        catalog ([`Catalog`]): What its rows stand for.
         sequences ([`Sequences`]): Histories in the rows of their own catalog.
-        data ([`DataArguments`]): What is held out, and what the dataset is called.
-        arguments ([`EvaluationArguments`]): How to evaluate.
+        splits ([`LeaveOneOut`] or [`GlobalTimeSplit`], *optional*): What of the histories is held out;
+            `leave_one_out(sequences)` by default.
+        arguments ([`EvaluationArguments`], *optional*): How to evaluate.
+        dataset (`str`, *optional*): Name of the dataset in the results.
 
     Raises:
         ValueError: if the checkpoint's catalog is not its model's, the catalogs share no item, no user can be
             evaluated, a cut-off is beyond the catalog, scores are NaN or infinite, or there are too few items for the
             negatives.
+
+    Example:
+
+    ```python
+    >>> results = evaluate_checkpoint(*load_checkpoint("runs/ml-1m"), load_sequences("data/ml-1m"))
+    >>> results["metrics"]["test_ndcg@10"]
+    ```
     """
-    model, catalog = checkpoint
     check_catalog_fits(model.config, catalog)
-    protocol = arguments.protocol
+    splits = leave_one_out(sequences) if splits is None else splits
+    arguments = arguments or EvaluationArguments()
     _check_cut_offs(arguments, catalog.n_items)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
-    max_length = arguments.max_length or _trained_length(model)
-    rows = model_rows(sequences.catalog, catalog)
-    splits = data.cut(sequences)
-    item_counts = splits.train.item_counts()
-    model_item_counts = np.bincount(rows, weights=item_counts, minlength=catalog.vocab_size).astype(np.int64)
-    # Row 0 collected what the model does not know.
-    model_item_counts[0] = 0
-
-    n_unknown = int((rows[1:] == 0).sum())
-    counts = dict(splits.counts) | {"items that the checkpoint does not know": n_unknown}
-    measured: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "breakdowns": {}}
+    items = _match_items(sequences.catalog, catalog, splits.train.item_counts())
     began = time.perf_counter()
-    for part in arguments.parts:
-        view = getattr(splits, part)
-        matched = match_catalog(view, rows, catalog)
-        if n_unknown:
-            counts |= {
-                f"{part}: users with an unknown target": matched.n_unknown_targets,
-                f"{part}: users with a history of unknown items only": matched.n_unknown_histories,
-                f"{part}: unknown events left out of histories": matched.n_unknown_events,
-            }
-        ranked = rank_users(
-            model,
-            matched.view,
-            protocol,
-            model_item_counts,
-            max_length,
-            arguments.batch_size,
-            top_k=max(cut_off for cut_off in [1, *arguments.k] if cut_off <= catalog.n_items),
-            show_progress=sys.stderr.isatty(),
-        )
-        described = describe(
-            ranked,
-            protocol,
-            view,
-            matched.is_ranked,
-            item_counts,
-            model_item_counts,
-            arguments.unknown_items == "miss",
-            arguments.k,
-            arguments.length_edges,
-            arguments.n_resamples,
-        )
-        for name in ("metrics", "intervals"):
-            measured[name] |= {f"{_PREFIXES[part]}_{metric}": value for metric, value in described[name].items()}
-        measured["breakdowns"][_PREFIXES[part]] = described["breakdowns"]
-    unknown = {
-        "exclude": "users whose target or whole history the checkpoint does not know are left out",
-        "miss": "users whose target or whole history the checkpoint does not know count as missed",
-    }
+    parts = {part: _evaluate_part(model, getattr(splits, part), items, arguments) for part in arguments.parts}
+    seconds = time.perf_counter() - began
+    return _results(model, sequences, splits, items, parts, arguments, dataset, seconds)
+
+
+class _Items(NamedTuple):
+    """
+    The items of a dataset, and of a checkpoint.
+
+    Fields:
+        catalog: The checkpoint's.
+        rows: The checkpoint's row of each row of the dataset, 0 where it has none.
+        counts, model_counts: Training events of each row, of the dataset's and of the checkpoint's catalog.
+    """
+
+    catalog: Catalog
+    rows: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    model_counts: npt.NDArray[np.int64]
+
+    @property
+    def n_unknown(self) -> int:
+        """How many items of the dataset the checkpoint does not know."""
+        return int((self.rows[1:] == 0).sum())
+
+
+def _match_items(dataset: Catalog, catalog: Catalog, counts: npt.NDArray[np.int64]) -> _Items:
+    rows = model_rows(dataset, catalog)
+    model_counts = np.bincount(rows, weights=counts, minlength=catalog.vocab_size).astype(np.int64)
+    # Row 0 collected what the model does not know.
+    model_counts[0] = 0
+    return _Items(catalog, rows, counts, model_counts)
+
+
+class _Part(NamedTuple):
+    """What was measured of validation or test: who took part, and what [`describe`] says."""
+
+    matched: MatchedView
+    described: dict[str, Any]
+
+
+def _evaluate_part(
+    model: SeqRecPreTrainedModel, view: HistoryDataset, items: _Items, arguments: EvaluationArguments
+) -> _Part:
+    """Rank the users of one part, and describe the ranks."""
+    matched = match_catalog(view, items.rows, items.catalog)
+    ranked = rank_users(
+        model,
+        matched.view,
+        arguments.protocol,
+        items.model_counts,
+        arguments.max_length or _trained_length(model),
+        arguments.batch_size,
+        top_k=largest_cut_off(arguments.k, items.catalog.n_items),
+        show_progress=sys.stderr.isatty(),
+    )
+    described = describe(
+        ranked,
+        arguments.protocol,
+        view,
+        matched.is_ranked,
+        items.counts,
+        items.model_counts,
+        arguments.unknown_items == "miss",
+        arguments.k,
+        arguments.length_edges,
+        arguments.n_resamples,
+    )
+    return _Part(matched, described)
+
+
+def _results(
+    model: SeqRecPreTrainedModel,
+    sequences: Sequences,
+    splits: Splits,
+    items: _Items,
+    parts: dict[str, _Part],
+    arguments: EvaluationArguments,
+    dataset: str,
+    seconds: float,
+) -> Results:
+    """Put together what was measured, and what it takes to measure it again."""
+    counts = dict(splits.counts) | {"items that the checkpoint does not know": items.n_unknown}
+    protocol = f"{splits.protocol}, {arguments.protocol.description}"
+    if items.n_unknown:
+        protocol += f"; {_UNKNOWN[arguments.unknown_items]}"
+        for part, evaluated in parts.items():
+            counts |= _unknown_counts(part, evaluated.matched)
     return {
         "model_type": model.config.model_type,
-        "dataset": dataset_name(data.dataset),
-        "statistics": {
-            "n_users": sequences.n_users,
-            "n_items": sequences.n_items,
-            "n_interactions": sequences.n_interactions,
-        }
-        | sequences.statistics,
-        "protocol": "; ".join(
-            [splits.protocol + ", " + protocol.description, *([unknown[arguments.unknown_items]] if n_unknown else [])]
-        ),
-        "rankings": protocol.rankings,
+        "dataset": dataset,
+        "statistics": dataset_statistics(sequences),
+        "protocol": protocol,
+        "rankings": arguments.protocol.rankings,
         "split_counts": counts,
-        "max_length": max_length,
-        "metrics": measured["metrics"],
-        "intervals": measured["intervals"],
-        "breakdowns": measured["breakdowns"],
-        "evaluation_seconds": time.perf_counter() - began,
+        "max_length": arguments.max_length or _trained_length(model),
+        "metrics": _with_prefixes(parts, "metrics"),
+        "intervals": _with_prefixes(parts, "intervals"),
+        "breakdowns": {PART_PREFIXES[part]: found.described["breakdowns"] for part, found in parts.items()},
+        "evaluation_seconds": seconds,
         "parameters": model.num_parameters(),
         "command": command(sys.argv),
         "versions": versions(),
         "commit": commit(),
         "hardware": hardware(model.device),
+    }
+
+
+def _with_prefixes(parts: dict[str, _Part], what: str) -> dict[str, Any]:
+    return {
+        f"{PART_PREFIXES[part]}_{name}": value
+        for part, evaluated in parts.items()
+        for name, value in evaluated.described[what].items()
+    }
+
+
+def _unknown_counts(part: str, matched: MatchedView) -> dict[str, int]:
+    return {
+        f"{part}: users with an unknown target": matched.n_unknown_targets,
+        f"{part}: users with a history of unknown items only": matched.n_unknown_histories,
+        f"{part}: unknown events left out of histories": matched.n_unknown_events,
     }
 
 

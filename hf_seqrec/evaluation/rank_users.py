@@ -135,6 +135,11 @@ class _BaselineRanker:
         return self.baseline.top_items(states, top_k, seen_items)
 
 
+def largest_cut_off(k: Sequence[int], n_items: int) -> int:
+    """Return the largest of the cut-offs that a catalog has enough items for, or 1: how many to recommend."""
+    return max(cut_off for cut_off in [1, *k] if cut_off <= n_items)
+
+
 def describe(
     ranked: RankedUsers,
     protocol: EvaluationProtocol,

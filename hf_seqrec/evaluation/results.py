@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_hints
 
+from ..data.sequences import Sequences
+
 RESULTS_FILE = "results.json"
+# How results.json calls the metrics of each part.
+PART_PREFIXES = {"validation": "eval", "test": "test"}
 
 
 class _Device(TypedDict):
@@ -149,6 +153,12 @@ def dataset_name(dataset: str) -> str:
     """Return what a dataset is called in what is shared: the id of one of the Hub, of a file or folder its name."""
     path = Path(dataset)
     return path.name if path.is_absolute() or path.exists() else dataset
+
+
+def dataset_statistics(sequences: Sequences) -> dict[str, Any]:
+    """Return what `statistics` holds: the statistics of the dataset's folder, and at least its counts."""
+    counts = {name: getattr(sequences, name) for name in ("n_users", "n_items", "n_interactions")}
+    return counts | sequences.statistics
 
 
 def _mistakes(found: Mapping[str, Any], wanted: Any) -> list[str]:

@@ -6,16 +6,13 @@ from typing import Any
 
 from ..data.catalog import Catalog
 from ..data.catalog_change import change_of_catalog
-from ..data.global_time_split import GlobalTimeSplit
-from ..data.leave_one_out import LeaveOneOut
 from ..data.sequences import Sequences
-from ..data.streaming import StreamedHistories, StreamedLeaveOneOut, streamed_leave_one_out
+from ..data.splits import Splits
+from ..data.streaming import StreamedHistories, streamed_leave_one_out
 from ..ingest.open_dataset import resolve_dataset, resolve_folder
 from .run_arguments import RunArguments
 from .run_folder import checkpoint_to_resume
 from .run_record import check_same_data, data_identity, record_data, recorded_data
-
-Splits = LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut
 
 
 def load_run_data(arguments: RunArguments, keep_items_of: Catalog | None = None) -> tuple[Sequences, Splits]:

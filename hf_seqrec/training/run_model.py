@@ -7,10 +7,10 @@ from ..checkpoints.load import Checkpoint, load_checkpoint
 from ..data.catalog import Catalog
 from ..data.catalog_change import change_of_catalog
 from ..data.histories import HistoryDataset
+from ..data.splits import Splits
 from ..models import config_class
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .run_arguments import RunArguments
-from .run_data import Splits
 
 
 def load_start(arguments: RunArguments) -> Checkpoint | None:

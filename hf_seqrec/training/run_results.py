@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sequences import Sequences
+from ..data.splits import Splits
 from ..evaluation.environment import commit, hardware, own_command, versions
 from ..evaluation.results import RESULTS_FILE, Results, dataset_name, without_folders, write_results
 from .run_arguments import RunArguments
-from .run_data import Splits
 from .run_record import read_run
 from .trainer import SeqRecTrainer
 

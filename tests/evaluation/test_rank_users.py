@@ -8,7 +8,6 @@ import torch
 
 from hf_seqrec.baselines import fit_baseline
 from hf_seqrec.checkpoints.card import render_model_card
-from hf_seqrec.checkpoints.load import Checkpoint
 from hf_seqrec.cli.evaluate import main
 from hf_seqrec.data.catalog import Catalog
 from hf_seqrec.data.leave_one_out import leave_one_out
@@ -17,7 +16,6 @@ from hf_seqrec.evaluation.evaluate_checkpoint import EvaluationArguments, evalua
 from hf_seqrec.evaluation.matched_view import match_catalog, model_rows
 from hf_seqrec.evaluation.protocol import EvaluationProtocol
 from hf_seqrec.evaluation.rank_users import describe, rank_users
-from hf_seqrec.ingest.open_dataset import DataArguments
 from hf_seqrec.metrics import ranking_metrics
 from hf_seqrec.training.trainer import SeqRecTrainer
 from hf_seqrec.training.training_args import SeqRecTrainingArguments
@@ -32,9 +30,7 @@ def with_ids(sequences, item_ids):
 
 
 def evaluated(model, catalog, sequences, **arguments):
-    return evaluate_checkpoint(
-        Checkpoint(model, catalog), sequences, DataArguments(), EvaluationArguments(device="cpu", **arguments)
-    )
+    return evaluate_checkpoint(model, catalog, sequences, arguments=EvaluationArguments(device="cpu", **arguments))
 
 
 @pytest.fixture(scope="module")
