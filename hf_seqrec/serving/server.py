@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
 
+from ..inference.checks import NonFiniteScoresError
 from ..inference.recommendation import Answer
 from ..inference.recommender import Recommender
 from ..inference.sessions import SessionStore
@@ -28,6 +29,7 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+    from starlette.convertors import PathConvertor, register_url_convertor
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise ImportError(
@@ -43,9 +45,24 @@ _MOST_ERRORS = 10
 
 ItemId = StrictInt | Annotated[str, StringConstraints(strict=True, min_length=1, max_length=LONGEST_ID)]
 ItemIds = Annotated[list[ItemId], Field(max_length=MOST_ITEMS)]
-TopK = Annotated[int, Field(ge=1, le=MOST_RECOMMENDATIONS)]
-# In a route `{user:path}` takes ids with slashes too, which arrive decoded.
-User = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="Any id of a user.")]
+User = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=LONGEST_ID,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="Any id of a user, without control characters.",
+    ),
+]
+
+
+class _UserConvertor(PathConvertor):
+    """In a route `{user:user}` takes ids with slashes and line breaks too, which arrive decoded."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("user", _UserConvertor())
 
 
 class _Body(BaseModel):
@@ -53,21 +70,19 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class HistoryRequest(_Body):
-    """Recommend from a history."""
+class _HistoryRequest(_Body):
+    """What a request to recommend from a history has but `top_k`, which depends on the catalog."""
 
     history: Annotated[ItemIds, Field(description="Raw item ids, oldest first.", examples=[["1193", "661"]])]
-    top_k: TopK = 10
     exclude_seen: Annotated[bool, Field(description="Leave out the items of the history.")] = True
     candidates: Annotated[ItemIds | None, Field(description="Recommend only from these.", min_length=1)] = None
     exclude: Annotated[ItemIds | None, Field(description="Never recommend these.")] = None
 
 
-class EventsRequest(_Body):
-    """Add items to a session, and recommend at once where `top_k` is given."""
+class _EventsRequest(_Body):
+    """What a request to add items to a session has but `top_k`, which depends on the catalog."""
 
     item_ids: Annotated[ItemIds, Field(min_length=1, description="Raw item ids, oldest first.", examples=[["1193"]])]
-    top_k: TopK | None = None
     exclude_seen: bool = True
 
 
@@ -113,6 +128,12 @@ class EventsResponse(BaseModel):
     source: Literal["model", "popularity"] | None = None
 
 
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
 class Health(BaseModel):
     """What the server serves, and how full it is."""
 
@@ -156,6 +177,7 @@ class _Server:
     def __init__(self, recommender: Recommender, options: ServerOptions) -> None:
         self.recommender, self.options = recommender, options
         self.stateless_because = recommender.model.config.stateless_because
+        self.most_recommendations = min(MOST_RECOMMENDATIONS, recommender.catalog.n_items)
         self.store: SessionStore | None = None
         if self.stateless_because is None:
             self.store = SessionStore(recommender.model, recommender.catalog, max_users=options.max_sessions)
@@ -171,8 +193,11 @@ class _Server:
             return await asyncio.wrap_future(self.thread.submit(job).done)
         except OverloadedError as error:
             raise HTTPException(503, str(error), headers={"Retry-After": "1"}) from error
+        except NonFiniteScoresError as error:
+            raise HTTPException(500, str(error)) from error
         except ValueError as error:
-            raise HTTPException(422, str(error)) from error
+            # In the form of all answers with this status.
+            raise HTTPException(422, [{"loc": ["body"], "msg": str(error), "type": "value_error"}]) from error
 
     def need_sessions(self) -> None:
         """Refuse what needs sessions, where there are none."""
@@ -220,6 +245,7 @@ def create_app(recommender: Recommender, options: ServerOptions | None = None) -
         description=f"Recommendations of a {recommender.model.config.model_type} model over "
         f"{recommender.catalog.n_items:,} items.",
         lifespan=server.lifespan,
+        responses=_refusals(413, 503),
     )
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_middleware(BodyLimit, max_bytes=server.options.max_body_bytes)
@@ -235,8 +261,33 @@ async def _say_what_is_wrong(request: Request, error: Exception) -> Response:
     return Response(json.dumps({"detail": first}), 422, media_type="application/json")
 
 
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe answers of one sentence, for OpenAPI."""
+    reasons = {
+        404: "There is no such session.",
+        413: "The body is too large.",
+        501: "The model has no sessions.",
+        503: "Too many requests are waiting.",
+    }
+    return {status: {"model": Problem, "description": reasons[status]} for status in statuses}
+
+
 def _add_routes(app: FastAPI, server: _Server) -> None:
-    sessions = [Depends(server.need_sessions)]
+    _add_histories(app, server)
+    _add_sessions(app, server)
+
+    @app.get("/health", summary="Say what is served, and how full the server is")
+    async def health() -> Health:
+        return server.health()
+
+
+def _add_histories(app: FastAPI, server: _Server) -> None:
+    most = server.most_recommendations
+
+    class HistoryRequest(_HistoryRequest):
+        """Recommend from a history."""
+
+        top_k: Annotated[int, Field(ge=1, le=most)] = min(10, most)
 
     @app.post("/recommend", summary="Recommend what comes next after a history")
     async def recommend(request: HistoryRequest) -> HistoryResponse:
@@ -245,29 +296,35 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
             **_shown(answer), unknown_items=answer.unknown_items, unknown_candidates=answer.unknown_candidates
         )
 
-    @app.post("/sessions/{user:path}/events", dependencies=sessions, summary="Add items to a user's session")
+
+def _add_sessions(app: FastAPI, server: _Server) -> None:
+    most = server.most_recommendations
+    sessions: dict[str, Any] = {"dependencies": [Depends(server.need_sessions)], "responses": _refusals(501)}
+
+    class EventsRequest(_EventsRequest):
+        """Add items to a session, and recommend at once where `top_k` is given."""
+
+        top_k: Annotated[int, Field(ge=1, le=most)] | None = None
+
+    @app.post("/sessions/{user:user}/events", summary="Add items to a user's session", **sessions)
     async def add_events(user: User, request: EventsRequest) -> EventsResponse:
         done = await server.do(AddEvents(user, **dict(request)))
         shown = {} if done.answer is None else _shown(done.answer)
         return EventsResponse(events=done.events, unknown_items=done.unknown_items, **shown)
 
-    @app.get("/sessions/{user:path}/recommendations", dependencies=sessions, summary="Recommend from a user's session")
+    @app.get("/sessions/{user:user}/recommendations", summary="Recommend from a user's session", **sessions)
     async def recommend_session(
-        user: User,
-        top_k: Annotated[int, Query(ge=1, le=MOST_RECOMMENDATIONS)] = 10,
-        exclude_seen: bool = True,
+        user: User, top_k: Annotated[int, Query(ge=1, le=most)] = min(10, most), exclude_seen: bool = True
     ) -> SessionResponse:
         done = await server.do(RecommendSession(user, top_k, exclude_seen))
         return SessionResponse(**_shown(done.answer), events=done.events)
 
-    @app.delete("/sessions/{user:path}", dependencies=sessions, status_code=204, summary="Forget a user's session")
+    sessions["responses"] = _refusals(404, 501)
+
+    @app.delete("/sessions/{user:user}", status_code=204, summary="Forget a user's session", **sessions)
     async def end_session(user: User) -> None:
         if not await server.do(EndSession(user)):
             raise HTTPException(404, f"There is no session of user {user!r}.")
-
-    @app.get("/health", summary="Say what is served, and how full the server is")
-    async def health() -> Health:
-        return server.health()
 
 
 def _shown(answer: Answer) -> dict[str, Any]:

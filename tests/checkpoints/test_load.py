@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from hf_seqrec.checkpoints.load import load_checkpoint
 from hf_seqrec.data.catalog import Catalog
@@ -97,3 +97,14 @@ def test_no_catalog(folder):
     (folder / "catalog.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"catalog\.parquet"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("model_type", ["mamba4rec", "sasrec"])
+def test_attention_may_be_chosen_for_any_model(tmp_path, model_type):
+    config = AutoConfig.for_model(model_type, vocab_size=13, hidden_size=16)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    Catalog.from_items([f"id-{row}" for row in range(1, 13)]).save(tmp_path)
+    for implementation in ("eager", "sdpa"):
+        model, _ = load_checkpoint(tmp_path, attn_implementation=implementation)
+        if model_type == "sasrec":
+            assert model.config._attn_implementation == implementation

@@ -168,3 +168,36 @@ def test_what_another_catalog_knows():
     # What the new one knows itself stays.
     new = Catalog.from_items(["c", "d", "a"], title=["Sea", "", ""])
     assert new.with_metadata_of(old).titles == ["Sea", "d", "A"]
+
+
+@pytest.mark.parametrize("text", ["the godfather", "godfather", "Godfather, The", "THE GODFATHER", "godfather 1972"])
+def test_find_takes_words_in_any_order_without_articles(text):
+    titles = ["Godfather: Part II, The (1974)", "Godfather, The (1972)", "Father of the Bride (1950)"]
+    catalog = Catalog.from_items(["a", "b", "c"], count=[9, 5, 1], title=titles)
+    # The first is more popular, but its title says more.
+    assert catalog.find(text).tolist() == ([2] if "1972" in text else [2, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("amelie", 1),
+        ("Amélie", 1),
+        ("poulain amelie", 1),
+        ("schindlers list", 2),
+        ("list schindler's", 2),
+        ("жизнь", 3),
+        ("!!!", 4),
+        ("the a", 5),
+        ("(2001", 1),
+    ],
+)
+def test_find_without_accents_case_and_signs(text, row):
+    titles = ["Fabuleux destin d'Amélie Poulain, Le (2001)", "Schindler\u2019s List", "Жизнь", "!!!", "The A"]
+    assert Catalog.from_items(list("vwxyz"), title=titles).find(text).tolist() == [row]
+
+
+@pytest.mark.parametrize("wrong", [np.array([3.0]), pa.array([3.0]), np.array([True])])
+def test_arrays_of_other_values_are_no_ids(films, wrong):
+    with pytest.raises(TypeError, match=r"`item_ids` must be strings \(or integers\), got an array of"):
+        films.rows_of(wrong)

@@ -60,14 +60,47 @@ def test_without_a_text_the_most_popular_are_found(page):
 
 def test_clicks_grow_and_shrink_the_history(page):
     history = []
-    for item_id in ("id-3", "id-5", "id-3"):
-        history = page.add(history, item_id)
+    for place in (0, 1, 0):
+        history = page.add(history, ["id-3", "id-5"], place)
     assert history == ["id-3", "id-5", "id-3"]
     assert page.show(history).history == [("id-3", "Brazil"), ("id-5", "Diva"), ("id-3", "Brazil")]
     # The latest is shown first, so place 0 is the last click.
     assert page.remove(history, 0) == ["id-3", "id-5"]
     assert page.remove(history, 2) == ["id-5", "id-3"]
     assert history == ["id-3", "id-5", "id-3"]
+
+
+def test_clicks_on_a_line_that_offers_nothing(page):
+    assert page.add(["id-3"], [], 0) == ["id-3"]
+    assert page.remove([], 0) == []
+
+
+def test_the_example_is_what_is_popular(page):
+    assert page.example() == ["id-1", "id-2", "id-3"]
+    assert page.show(page.example()).source == "model"
+
+
+def test_year_and_genre_stand_beside_a_title(recommender):
+    catalog = Catalog.from_items(
+        ["1", "2", "3"],
+        count=[3, 2, 1],
+        title=["Alien", "Brazil", None],
+        year=[1979, None, 1985],
+        genres=["Horror|Sci-Fi", "", "x" * 100],
+        cast=[["Weaver", "Skerritt"], None, []],
+    )
+    page = Page(Recommender(small_model(vocab_size=4), catalog))
+    names = ["Alien · 1979 · Horror, Sci-Fi · Weaver, Skerritt", "Brazil", f"3 · 1985 · {'x' * 79}…"]
+    assert [name for _, name in page.search("")] == names
+    assert page.show(["2"]).history == [("2", "Brazil")]
+    assert {name for _, name, _ in page.show(["2"]).recommendations} == {names[0], names[2]}
+
+
+def test_search_takes_words_in_any_order(recommender):
+    catalog = Catalog.from_items(["1", "2"], title=["Godfather, The (1972)", "Amélie"])
+    page = Page(Recommender(small_model(vocab_size=3), catalog))
+    assert [item_id for item_id, _ in page.search("the godfather")] == ["1"]
+    assert [item_id for item_id, _ in page.search("AMELIE")] == ["2"]
 
 
 def test_an_empty_history_shows_what_is_popular_and_says_so(page):
@@ -158,7 +191,8 @@ def test_page_in_a_browser(recommender, tmp_path):
         [
             sys.executable,
             "-m",
-            "hf_seqrec.serving.page",
+            "hf_seqrec",
+            "demo",
             str(tmp_path / "checkpoint"),
             "--top_k",
             "3",

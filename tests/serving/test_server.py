@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
+import torch
 from transformers import AutoConfig, AutoModel, set_seed
 
 pytest.importorskip("fastapi", reason='needs pip install "hf-seqrec[serve]"')
@@ -140,20 +141,40 @@ class TestRefuses:
             ("/recommend", {"history": ["x" * 257]}, "at most 256 characters"),
             ("/recommend", {"history": ["i3"] * (MOST_ITEMS + 1)}, f"at most {MOST_ITEMS} items"),
             ("/recommend", {"history": ["i3"], "top_k": 0}, "greater than or equal to 1"),
-            ("/recommend", {"history": ["i3"], "top_k": 1001}, "less than or equal to 1000"),
-            ("/recommend", {"history": ["i3"], "top_k": 31}, "`top_k` must be between 1 and the catalog's 30 items"),
+            ("/recommend", {"history": ["i3"], "top_k": 1001}, "less than or equal to 30"),
+            ("/recommend", {"history": ["i3"], "top_k": 31}, "less than or equal to 30"),
             ("/recommend", {"history": ["i3"], "topk": 3}, "Extra inputs are not permitted"),
             ("/recommend", {"history": ["i3"], "candidates": ["x"]}, "`candidates` must be items of this model's"),
             ("/recommend", {"history": ["i3"], "candidates": []}, "at least 1 item"),
             ("/sessions/ann/events", {"item_ids": []}, "at least 1 item"),
-            ("/sessions/ann/events", {"item_ids": ["i3"], "top_k": 31}, "`top_k` must be between 1 and"),
+            ("/sessions/ann/events", {"item_ids": ["i3"], "top_k": 31}, "less than or equal to 30"),
             (f"/sessions/{'x' * 257}/events", {"item_ids": ["i3"]}, "at most 256 characters"),
+            ("/sessions/a%0Ab/events", {"item_ids": ["i3"]}, "should match pattern"),
+            ("/sessions/%0A/events", {"item_ids": ["i3"]}, "should match pattern"),
+            ("/sessions/ann%00/events", {"item_ids": ["i3"]}, "should match pattern"),
         ],
     )
     def test_what_makes_no_sense(self, client, path, body, message):
         refused = client.post(path, json=body)
         assert refused.status_code == 422
         assert message in refused.text
+        # As OpenAPI says.
+        assert all({"loc", "msg", "type"} == set(problem) for problem in refused.json()["detail"])
+
+    def test_users_that_no_route_may_lose(self, client):
+        for user in ("ann%0A", "%0Aann", "a%7Fb"):
+            assert client.get(f"/sessions/{user}/recommendations").status_code == 422
+            assert client.delete(f"/sessions/{user}").status_code == 422
+
+    def test_a_model_that_diverged(self):
+        """The fault is the server's, so the answer says so."""
+        diverged = recommender_of("gru4rec")
+        with TestClient(create_app(diverged)) as client:
+            with torch.no_grad():
+                diverged.model.item_embeddings.weight[7] = torch.nan
+            refused = client.post("/recommend", json={"history": ["i3"]})
+        assert refused.status_code == 500
+        assert "are NaN or infinite" in refused.json()["detail"]
 
     @pytest.mark.parametrize(
         "text",
@@ -323,8 +344,30 @@ def test_openapi(client):
         "/sessions/{user}",
         "/health",
     }
-    history = described["components"]["schemas"]["HistoryRequest"]["properties"]["history"]
-    assert history["maxItems"] == MOST_ITEMS
+    schemas = described["components"]["schemas"]
+    assert schemas["HistoryRequest"]["properties"]["history"]["maxItems"] == MOST_ITEMS
+    assert schemas["HistoryRequest"]["properties"]["top_k"]["maximum"] == N_ITEMS
+    assert schemas["EventsRequest"]["properties"]["top_k"]["anyOf"][0]["maximum"] == N_ITEMS
+    recommendations = described["paths"]["/sessions/{user}/recommendations"]["get"]
+    bounds = {parameter["name"]: parameter["schema"] for parameter in recommendations["parameters"]}
+    assert bounds["top_k"]["maximum"] == N_ITEMS
+    assert bounds["user"]["pattern"] == r"^[^\x00-\x1f\x7f]+$"
+    assert set(described["paths"]["/sessions/{user}"]["delete"]["responses"]) == {
+        *("204", "404", "413", "422", "501", "503")
+    }
+
+
+def test_a_small_catalog_has_a_small_default():
+    """Without `top_k`, a request gets what there is."""
+    set_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model("gru4rec", vocab_size=4, hidden_size=16))
+    with TestClient(create_app(Recommender(model, Catalog.from_items(["a", "b", "c"])))) as client:
+        client.post("/sessions/ann/events", json={"item_ids": ["a"]})
+        for answer in (
+            client.post("/recommend", json={"history": ["a"]}),
+            client.get("/sessions/ann/recommendations"),
+        ):
+            assert {best["item_id"] for best in answer.json()["recommendations"]} == {"b", "c"}
 
 
 @pytest.fixture
