@@ -8,6 +8,7 @@ The parser of every command: transformers' `HfArgumentParser`, with one way to s
 
 import argparse
 import dataclasses
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -37,15 +38,31 @@ class CommandParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print together with the usage."""
-        raise ValueError(f"{message.rstrip('.')}. `{self.prog} --help` lists the options.")
+        unknown = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []
+        raise ValueError(f"{message.rstrip('.')}. {self.advice(unknown)}")
+
+    def advice(self, unknown: Sequence[str]) -> str:
+        """Say which option the first unknown one may stand for, or where all are listed."""
+        options = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+        nearest = difflib.get_close_matches(options[0], self._option_string_actions, n=1) if options else []
+        return f"Did you mean `{nearest[0]}`?" if nearest else f"`{self.prog} --help` lists the options."
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, with switches that do not swallow the word behind them."""
         return super().parse_known_args(None if args is None else self._with_true(list(args)), namespace)
 
-    def parse_args_into_dataclasses(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Parse into the records; unlike transformers' own, without looking for a file of arguments."""
-        return super().parse_args_into_dataclasses(*args, **{"look_for_args_file": False} | kwargs)
+    def parse_args_into_dataclasses(  # type: ignore[override]  # without the files of arguments
+        self, args: Sequence[str] | None = None, return_remaining_strings: bool = False
+    ) -> tuple[Any, ...]:
+        """Parse into the records, and a namespace where there are other arguments."""
+        *parsed, unknown = super().parse_args_into_dataclasses(
+            args, return_remaining_strings=True, look_for_args_file=False
+        )
+        if return_remaining_strings:
+            return (*parsed, unknown)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return tuple(parsed)
 
     def _with_true(self, words: list[str]) -> list[str]:
         """Write `--flag word` as `--flag=true word`, unless the word is a truth value."""

@@ -8,12 +8,10 @@ Recommend what comes next: after a history typed in, or for a user of a dataset 
 
 from collections.abc import Sequence
 
-import torch
-
 from ..argument_parser import CommandParser
-from ..checkpoints.load import load_checkpoint
 from ..data.sequences import load_sequences
 from ..evaluation.tables import print_ranking
+from ..inference.recommender import Recommender
 from .options import add_checkpoint, add_switch
 
 
@@ -32,22 +30,22 @@ def main(command_line: Sequence[str] | None = None) -> None:
     if arguments.user is not None and arguments.dataset is None:
         raise ValueError("`--user` needs the `--dataset` that has the user.")
 
-    model, catalog = load_checkpoint(arguments.checkpoint, arguments.revision)
+    recommender = Recommender.from_pretrained(arguments.checkpoint, arguments.revision)
+    catalog = recommender.catalog
     history = arguments.history
     if history is None:
         sequences = load_sequences(arguments.dataset)
         # By raw id, not by row: the dataset may have been built again since the checkpoint.
         history = sequences.catalog.decode(sequences.history(arguments.user))
-    rows, unknown = catalog.encode_known(history)
-    if unknown:
-        print(f"{unknown} of {len(history)} items are not in this model's catalog and were left out.")
-    if not len(rows):
-        raise ValueError(f"none of the {len(history)} items is in this model's catalog of {catalog.n_items:,} items.")
-
-    best, scores = model.recommend(
-        torch.from_numpy(rows)[None], top_k=arguments.top_k, exclude_seen=not arguments.include_seen
-    )
-    print(f"History, {len(rows)} items, the last ones:")
-    for title in catalog.describe(rows[-5:]):
-        print(f"    {title}")
-    print_ranking(catalog, best[0].tolist(), scores[0].tolist())
+    (answer,) = recommender.recommend_many([history], arguments.top_k, exclude_seen=not arguments.include_seen)
+    if answer.unknown_items:
+        print(f"{answer.unknown_items} of {len(history)} items are not in this model's catalog and were left out.")
+    if answer.is_popularity:
+        print("Nothing is left of the history: these are the most popular items, and how often they are in the log.")
+    else:
+        rows, _ = catalog.encode_known(history)
+        print(f"History, {len(rows)} items, the last ones:")
+        for title in catalog.describe(rows[-5:]):
+            print(f"    {title}")
+    best = answer.recommendations
+    print_ranking(catalog, catalog.encode([item.item_id for item in best]).tolist(), [item.score for item in best])

@@ -150,7 +150,7 @@ def parse_run_arguments(command_line: Sequence[str] | None = None, doc: str = ""
     if unknown:
         source = f"{recipe_path} or the command line" if recipe_path else "the command line"
         raise ValueError(
-            f"Unknown arguments in {source}: {' '.join(unknown)}. `--help` lists those that {model_type} has."
+            f"Unknown arguments in {source}, for {model_type}: {' '.join(unknown)}. {parser.advice(unknown)}"
         )
     if training.streaming and data.split != "leave_one_out":
         raise ValueError(f"`split` must be 'leave_one_out' with `--streaming true`, got {data.split!r}.")

@@ -90,12 +90,16 @@ def checkpoint(tmp_path):
 MISTAKES = {
     "no such command": ("trian", "there is no command 'trian'. Did you mean `train`?"),
     "nothing like it": ("xyzzy", "`hf-seqrec --help` lists them"),
-    "an unknown option": ("recommend {checkpoint} --histroy 1", "unrecognized arguments: --histroy"),
+    "an unknown option": (
+        "recommend {checkpoint} --histroy 1",
+        "unrecognized arguments: --histroy 1. Did you mean `--history`?",
+    ),
     "a missing argument": ("recommend", "the following arguments are required: checkpoint"),
     "a wrong type": ("recommend {checkpoint} --history id-1 --top_k many", "invalid int value: 'many'"),
     "a wrong choice": ("index {checkpoint} --kind tree", "invalid choice: 'tree'"),
     "no checkpoint": ("recommend {tmp}/none --history 1", "is no folder, nor a model on the Hub"),
     "no dataset of the user": ("recommend {checkpoint} --user 7 --dataset {tmp}", "must be a dataset folder"),
+    "an option that a record lacks": ("evaluate {checkpoint} --resamples 9", "Did you mean `--n_resamples`?"),
     "more than there are": ("recommend {checkpoint} --history id-1 --top_k 100", "`top_k` must be"),
     "no such dataset": ("evaluate {checkpoint} --dataset {tmp}/none.csv", "there is none at"),
     "no resamples": ("evaluate {checkpoint} --n_resamples 0", "`n_resamples` must be at least 1, got 0"),

@@ -33,10 +33,18 @@ def test_unknown_items_are_counted_and_left_out(checkpoint, capsys):
     assert "2 of 3 items are not in this model's catalog" in capsys.readouterr().out
 
 
+def test_popular_items_where_nothing_is_known(checkpoint, capsys):
+    main([checkpoint, "--history", "x", "y", "--top_k", "2"])
+    printed = capsys.readouterr().out
+    assert "2 of 2 items are not in this model's catalog" in printed
+    assert "these are the most popular items" in printed
+    assert "History, " not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--history", "x"], "none of the 1 items is in this model's catalog of 12 items"),
+        (["--history", "id-3", "--top_k", "13"], "`top_k` must be between 1 and the catalog's 12 items, got 13"),
         ([], "give either `--history` or `--user`"),
         (["--history", "id-3", "--user", "7"], "give either `--history` or `--user`"),
         (["--user", "7"], "`--user` needs the `--dataset`"),

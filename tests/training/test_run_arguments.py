@@ -84,7 +84,9 @@ def test_switches(given, overwrite, shared):
 
 
 def test_unknown_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"recipe.yaml or the command line: --hiden_size 32"):
+    with pytest.raises(
+        ValueError, match=r"or the command line, for mamba4rec: --hiden_size 32\. Did you mean `--hidden_size`"
+    ):
         parse_run_arguments(["--config", recipe(tmp_path, "hiden_size: 32\n"), "--output_dir", "x"])
 
 
