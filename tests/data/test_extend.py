@@ -82,7 +82,7 @@ def test_rare_new_items(folder, write_log):
     extend_dataset(folder, new, InteractionsArguments(min_item_events=2))
     assert load_sequences(folder).catalog.item_ids.to_pylist() == ["9", "10", "2", "12"]
     assert histories(folder)["bo"] == [("10", 7), ("9", 7), ("12", 9), ("9", 9)]
-    with pytest.raises(ValueError, match="nothing new: 0 of its events are there already, 1 are of new items"):
+    with pytest.raises(ValueError, match="nothing new: 0 of its events are there already, 1 are of new users or items"):
         extend_dataset(
             folder, write_log("new.csv", "user,item,ts\nal,99,9\n"), InteractionsArguments(min_item_events=2)
         )
