@@ -1,5 +1,6 @@
 """What computes the Ibis expressions: DuckDB inside this process, or Spark where one machine is not enough."""
 
+import functools
 import glob
 import itertools
 import os
@@ -281,7 +282,9 @@ class SparkEngine:
             tables[str(path)] = table.select(**chosen)
         parts = with_common_types(tables, columns)
         # The partitions of a union stand in the order of what was united.
-        frame = self.session.sql(self.con.compile(parts[0] if len(parts) == 1 else ibis.union(*parts)))
+        # Not Ibis' union, which changes their order.
+        frames = [self.session.sql(self.con.compile(part)) for part in parts]
+        frame = functools.reduce(lambda left, right: left.unionByName(right), frames)
         name = ibis.util.gen_name("log")
         numbered = frame.withColumn("file_order", functions.monotonically_increasing_id())
         numbered.write.saveAsTable(name, format="parquet")
