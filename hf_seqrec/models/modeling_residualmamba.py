@@ -97,7 +97,7 @@ class ResidualMambaLayer(GradientCheckpointingLayer):
 
 class ResidualMamba(StateSpacePreTrainedModel):
     r"""
-    Mamba for short histories. It is this package's own model; no paper describes it.
+    ResidualMamba (of this package, no paper: https://pypi.org/project/hf-seqrec/): Mamba for short histories.
 
         h_0 = dropout(sqrt(d) * e)                             e: embedding of each item, d: hidden_size
         u_i = LayerNorm_i(h_{i-1})                             i = 1..L
