@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 import hf_seqrec
 from hf_seqrec.cli import COMMANDS
+from tests import rooms
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,6 +76,34 @@ def siblings(path: Path) -> set[str]:
     """Return the names of the files of the same folder that a file imports."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level and node.module}
+
+
+class TestRooms:
+    """Every arrow between rooms points down: from commands to what they use, and never back."""
+
+    def test_no_room_imports_what_it_may_not(self):
+        found = rooms.arrows()
+        assert {(*pair, place) for pair in rooms.forbidden(set(found)) for place in found[pair]} == set()
+
+    def test_no_circle(self, capsys):
+        pairs = set(rooms.arrows())
+        assert rooms.circles(pairs) == []
+        with capsys.disabled():
+            n_rooms = len({name for pair in pairs for name in pair})
+            print(f"\n{n_rooms} rooms, {len(pairs)} arrows, 0 up, 0 circles")
+
+    def test_the_law_would_be_noticed(self):
+        assert rooms.forbidden({("data", "models"), ("models", "ops"), ("hub", "cli")}) == [
+            ("data", "models"),
+            ("hub", "cli"),
+        ]
+        assert rooms.circles({("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")}) == ["a", "b", "c"]
+
+    def test_functions_of_the_base_model_stay_short(self):
+        tree = ast.parse((ROOT / "hf_seqrec/models/modeling_seqrec.py").read_text(encoding="utf-8"))
+        (forward,) = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "forward")
+        docstring = forward.body[0]
+        assert (forward.end_lineno or 0) - (docstring.end_lineno or 0) < 50
 
 
 FLAT_FILES = sorted((ROOT / "hf_seqrec/models").glob("*.py")) + sorted((ROOT / "hf_seqrec/metrics").glob("*.py"))

@@ -422,7 +422,7 @@ def _column(table: pa.Table, name: str) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _as_strings(item_ids: Iterable[str | int]) -> pa.StringArray:
+def _as_strings(item_ids: Any) -> pa.StringArray:
     if isinstance(item_ids, str):
         raise TypeError(f"`item_ids` must be a list of raw ids, got one string {item_ids!r}. Put it into a list.")
     if isinstance(item_ids, pa.ChunkedArray):

@@ -154,6 +154,22 @@ assert Catalog.from_pretrained({str(tmp_path)!r}).encode(["7"]) == [3]
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_another_catalog_knows():
+    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"], year=[1, 2, 3])
+    new = Catalog.from_items(["c", "d", "a"], count=[5, 4, 3])
+    known = new.with_metadata_of(old)
+    assert known.table.to_pydict() == {
+        "row": [1, 2, 3],
+        "item_id": ["c", "d", "a"],
+        "count": [5, 4, 3],
+        "title": ["C", None, "A"],
+        "year": [3, None, 1],
+    }
+    # What the new one knows itself stays.
+    new = Catalog.from_items(["c", "d", "a"], title=["Sea", "", ""])
+    assert new.with_metadata_of(old).titles == ["Sea", "d", "A"]
+
+
 @pytest.mark.parametrize("text", ["the godfather", "godfather", "Godfather, The", "THE GODFATHER", "godfather 1972"])
 def test_find_takes_words_in_any_order_without_articles(text):
     titles = ["Godfather: Part II, The (1974)", "Godfather, The (1972)", "Father of the Bride (1950)"]
@@ -185,19 +201,3 @@ def test_find_without_accents_case_and_signs(text, row):
 def test_arrays_of_other_values_are_no_ids(films, wrong):
     with pytest.raises(TypeError, match=r"`item_ids` must be strings \(or integers\), got an array of"):
         films.rows_of(wrong)
-
-
-def test_what_another_catalog_knows():
-    old = Catalog.from_items(["a", "b", "c"], title=["A", "B", "C"], year=[1, 2, 3])
-    new = Catalog.from_items(["c", "d", "a"], count=[5, 4, 3])
-    known = new.with_metadata_of(old)
-    assert known.table.to_pydict() == {
-        "row": [1, 2, 3],
-        "item_id": ["c", "d", "a"],
-        "count": [5, 4, 3],
-        "title": ["C", None, "A"],
-        "year": [3, None, 1],
-    }
-    # What the new one knows itself stays.
-    new = Catalog.from_items(["c", "d", "a"], title=["Sea", "", ""])
-    assert new.with_metadata_of(old).titles == ["Sea", "d", "A"]

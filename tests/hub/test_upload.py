@@ -115,7 +115,7 @@ def checkpoint(tmp_path_factory):
 def hub(checkpoint, tmp_path_factory):
     """Start a Hub to which a checkpoint was pushed by a process that was killed, and then by one that was not."""
     folder = tmp_path_factory.mktemp("hub")
-    command = [sys.executable, "-m", "hf_seqrec.hub.push", str(checkpoint), "org/walks"]
+    command = [sys.executable, "-m", "hf_seqrec", "push", str(checkpoint), "org/walks"]
     with HubServer() as server, pytest.MonkeyPatch.context() as patch:
         environment = server.environment(folder / "cache", TOKEN)
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -19,8 +19,8 @@ def small(model_type, **fields):
     )
 
 
-def test_there_are_five():
-    assert MODEL_TYPES == ["mamba4rec", "mambarec", "mlsa4rec", "moematrrec", "recmamba"]
+def test_the_published_five_are_among_them():
+    assert {"mamba4rec", "mambarec", "mlsa4rec", "moematrrec", "recmamba"} <= set(MODEL_TYPES)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -28,7 +28,7 @@ def test_state_space_parameters_start_as_in_mamba(model_type):
     mixers = [module for module in small(model_type).modules() if isinstance(module, MambaMixer)]
     assert mixers
     for mixer in mixers:
-        torch.testing.assert_close(torch.exp(mixer.A_log[3]), torch.arange(1.0, 33.0))
+        torch.testing.assert_close(torch.exp(mixer.A_log[3]), torch.arange(1.0, mixer.state_size + 1.0))
         assert (mixer.D == 1).all()
         steps = torch.nn.functional.softplus(mixer.dt_proj.bias)
         assert 0.0009 < steps.min() < steps.max() < 0.1001

@@ -191,7 +191,8 @@ def test_page_in_a_browser(recommender, tmp_path):
         [
             sys.executable,
             "-m",
-            "hf_seqrec.serving.page",
+            "hf_seqrec",
+            "demo",
             str(tmp_path / "checkpoint"),
             "--top_k",
             "3",
