@@ -427,17 +427,19 @@ def _as_strings(item_ids: Any) -> pa.StringArray:
         raise TypeError(f"`item_ids` must be a list of raw ids, got one string {item_ids!r}. Put it into a list.")
     if isinstance(item_ids, pa.ChunkedArray):
         item_ids = item_ids.combine_chunks()
-    if isinstance(item_ids, np.ndarray):
-        item_ids = pa.array(item_ids)
-    if isinstance(item_ids, pa.Array):
-        if pa.types.is_dictionary(item_ids.type):
-            item_ids = item_ids.dictionary_decode()
-        is_text = pa.types.is_string(item_ids.type) or pa.types.is_large_string(item_ids.type)
-        if len(item_ids) and not is_text and not pa.types.is_integer(item_ids.type):
-            raise TypeError(f"`item_ids` must be strings (or integers), got an array of {item_ids.type}.")
-        return item_ids.cast(pa.string())
+    if isinstance(item_ids, np.ndarray | pa.Array):
+        return _array_as_strings(pa.array(item_ids) if isinstance(item_ids, np.ndarray) else item_ids)
     ids = item_ids if isinstance(item_ids, Sequence) else list(item_ids)
     return pa.array([item_id if isinstance(item_id, str) else _integer_text(item_id) for item_id in ids], pa.string())
+
+
+def _array_as_strings(item_ids: pa.Array) -> pa.StringArray:
+    if pa.types.is_dictionary(item_ids.type):
+        item_ids = item_ids.dictionary_decode()
+    is_text = pa.types.is_string(item_ids.type) or pa.types.is_large_string(item_ids.type)
+    if len(item_ids) and not is_text and not pa.types.is_integer(item_ids.type):
+        raise TypeError(f"`item_ids` must be strings (or integers), got an array of {item_ids.type}.")
+    return item_ids.cast(pa.string())
 
 
 def _integer_text(item_id: Any) -> str:

@@ -33,25 +33,52 @@ def test_unknown_items_are_counted_and_left_out(checkpoint, capsys):
     assert "2 of 3 items are not in this model's catalog" in capsys.readouterr().out
 
 
-def test_popular_items_where_nothing_is_known(checkpoint, capsys):
-    main([checkpoint, "--history", "x", "y", "--top_k", "2"])
+def recommended(printed):
+    return [line.split(" id ")[1].split()[0] for line in printed.split("Recommended:")[1].strip().splitlines()]
+
+
+def test_filters(checkpoint, capsys):
+    main([checkpoint, "--history", "id-3", "--candidates", "id-3", "id-5", "id-7", "x", "--exclude", "id-7"])
     printed = capsys.readouterr().out
-    assert "2 of 2 items are not in this model's catalog" in printed
-    assert "these are the most popular items" in printed
-    assert "History, " not in printed
+    assert "1 of 4 candidates are not in this model's catalog" in printed
+    assert recommended(printed) == ["id-5"]
+
+
+def test_the_most_popular_where_nothing_is_known(checkpoint, capsys):
+    main([checkpoint, "--history", "x", "--top_k", "3"])
+    printed = capsys.readouterr().out
+    assert "1 of 1 items are not in this model's catalog" in printed
+    assert "Recommending the most popular items" in printed
+    assert recommended(printed) == ["id-1", "id-2", "id-3"]
+
+
+def test_through_the_index(checkpoint, capsys):
+    pytest.importorskip("faiss", reason="needs the extra ann")
+    from hf_seqrec.cli import index
+
+    index.main([checkpoint])
+    capsys.readouterr()
+    found = []
+    for switch in ("--index", "--no-index"):
+        main([checkpoint, "--history", "id-3", switch])
+        found.append(recommended(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert len(found[0]) == 10
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--history", "id-3", "--top_k", "13"], "`top_k` must be between 1 and the catalog's 12 items, got 13"),
+        (["--history", "id-3", "--top_k", "13"], "`top_k` must be between 1 and the catalog's 12 items"),
+        (["--history", "id-3", "--candidates", "x"], "`candidates` must be items of this model's catalog"),
+        (["--history", "id-3", "--index"], "has no whole search_index.faiss"),
         ([], "give either `--history` or `--user`"),
         (["--history", "id-3", "--user", "7"], "give either `--history` or `--user`"),
         (["--user", "7"], "`--user` needs the `--dataset`"),
     ],
 )
 def test_questions_without_an_answer(checkpoint, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         main([checkpoint, *arguments])
 
 
