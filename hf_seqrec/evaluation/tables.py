@@ -5,11 +5,10 @@ from typing import Any
 import torch
 
 from ..data.catalog import Catalog
-from ..data.global_time_split import GlobalTimeSplit
 from ..data.histories import HistoryDataset
 from ..data.leave_one_out import LeaveOneOut
 from ..data.sequences import Sequences
-from ..data.streaming import StreamedLeaveOneOut
+from ..data.splits import Splits
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .protocol import EvaluationProtocol
 from .results import Results
@@ -19,20 +18,29 @@ _SHOWN_METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10", "hr@20")
 
 def print_results(
     sequences: Sequences,
-    splits: LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut,
+    splits: Splits,
     metrics: dict[str, float],
     protocol: EvaluationProtocol,
+    baselines: dict[str, dict[str, float]],
 ) -> None:
-    """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
-    popularity = protocol.popularity(splits.train, splits.test)
+    r"""
+    Print test metrics beside those of baselines and, where the data knows its law, the best that anyone could reach.
+
+    Args:
+        sequences ([`Sequences`]): The dataset.
+        splits: What of it was held out.
+        metrics (`dict[str, float]`): The model's, of which those with `test_` are shown.
+        protocol ([`EvaluationProtocol`]): How targets were ranked.
+        baselines (`dict[str, dict[str, float]]`): The metrics of each baseline, in the same way.
+    """
     # Of the last items, which only leave-one-out asks for.
     reachable = sequences.statistics.get("reachable", {}) if isinstance(splits, LeaveOneOut) else {}
     print(f"\nProtocol: {splits.protocol}")
     print(", ".join(f"{what}: {count:,}" for what, count in splits.counts.items()))
     for suffix, title in protocol.rankings.items():
         rows = {
-            "most popular": popularity,
-            "this model": {name.removeprefix("test_"): value for name, value in metrics.items()},
+            **{name: _of_part(values, "test") for name, values in baselines.items()},
+            "this model": _of_part(metrics, "test"),
             **({"best reachable": reachable} if reachable else {}),
         }
         print(f"\nTest, {len(splits.test):,} users, {title}")
