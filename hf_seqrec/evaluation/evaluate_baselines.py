@@ -161,7 +161,7 @@ def quick_baselines(splits: Splits, protocol: EvaluationProtocol) -> dict[str, d
         return evaluate_baselines(["popularity", "rules"], splits, protocol)
     logger.warning(
         f"The baseline rules is left out: {n_events:,} training events and {n_scores:,} scores would take minutes. "
-        "`evaluate_baselines` has the numbers."
+        "`hf-seqrec evaluate --baselines rules` measures it."
     )
     parts = {"eval": splits.validation, "test": splits.test}
     return {
