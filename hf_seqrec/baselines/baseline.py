@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _SCORES_AT_ONCE = 2**25
 
 
+class BaselineLimitError(ValueError):
+    """The catalog or the log is too large for a baseline."""
+
+
 class Baseline(ABC):
     r"""
     A recommender without a network. Subclasses are dataclasses whose fields are the parameters.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import linalg
 from torch import Tensor, from_numpy
 
-from .baseline import Baseline, check_parameter
+from .baseline import Baseline, BaselineLimitError, check_parameter
 from .history_weights import history_weights
 from .item_knn import user_matrix
 from .training_events import TrainingEvents
@@ -38,7 +38,8 @@ class EASE(Baseline):
         max_items (`int`, *optional*, defaults to 30_000): The largest catalog to try.
 
     Raises:
-        ValueError: if an argument is out of range. `fit` raises it where the catalog is larger than `max_items`.
+        ValueError: if an argument is out of range. `fit` raises a [`BaselineLimitError`] where the catalog is larger
+            than `max_items`.
     """
 
     l2: float = 500.0
@@ -56,7 +57,7 @@ class EASE(Baseline):
     def _fit(self, events: TrainingEvents) -> None:
         n_items = events.vocab_size - 1
         if n_items > self.max_items:
-            raise ValueError(
+            raise BaselineLimitError(
                 f"EASE holds a weight for each pair of items: the {n_items:,} items of this catalog need "
                 f"{4 * n_items**2 / 2**30:,.1f} GiB of memory, and time grows with their cube. `max_items` is "
                 f"{self.max_items:,}. Raise it if you have both, or take the baselines rules or item_knn."

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from ..evaluation.results import Results
+from ..evaluation.tables import comparison_sentence
 from ..models import config_class, model_class
 
 CARD_FILE = "README.md"
@@ -182,16 +183,6 @@ def _rankings(results: Results) -> dict[str, str]:
 
 
 def _results(results: Results) -> str:
-    metrics = results["metrics"]
-    header = ["split", "ranking", *(f"{shown}@{k}" for shown in _METRIC_NAMES.values() for k in (5, 10, 20))]
-    lines = [" | ".join(header), " | ".join("---" for _ in header)]
-    for prefix, split in (("eval", "validation"), ("test", "test")):
-        for suffix, ranking in _rankings(results).items():
-            numbers = [metrics.get(f"{prefix}_{name}@{k}{suffix}") for name in _METRIC_NAMES for k in (5, 10, 20)]
-            if any(number is not None for number in numbers):
-                cells = ("" if number is None else f"{number:.4f}" for number in numbers)
-                lines.append(" | ".join([split, ranking, *cells]))
-    table = "\n".join(f"| {line} |" for line in lines)
     versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
     if results.get("commit"):
         versions += f"; commit {results['commit']}"
@@ -203,7 +194,7 @@ def _results(results: Results) -> str:
 
 {protocol}
 
-{table}
+{_table(results)}
 
 {_details(results)}## {"Training" if "epochs" in results else "Evaluation"} and hardware
 
@@ -212,6 +203,26 @@ def _results(results: Results) -> str:
 ```
 {results["command"]}
 ```"""
+
+
+def _table(results: Results) -> str:
+    """Show every ranking of validation and test, and the baselines under the model, where they were measured."""
+    baselines = results.get("baselines", {})
+    header = ["split", "ranking", *(f"{shown}@{k}" for shown in _METRIC_NAMES.values() for k in (5, 10, 20))]
+    lines = [header, ["---"] * len(header)]
+    rows = {str(results["model_type"]): results["metrics"]} | baselines
+    names = ["recommender", "---"]
+    for prefix, split in (("eval", "validation"), ("test", "test")):
+        for suffix, ranking in _rankings(results).items():
+            for recommender, metrics in rows.items():
+                numbers = [metrics.get(f"{prefix}_{name}@{k}{suffix}") for name in _METRIC_NAMES for k in (5, 10, 20)]
+                if any(number is not None for number in numbers):
+                    cells = ("" if number is None else f"{number:.4f}" for number in numbers)
+                    lines.append([split, ranking, *cells])
+                    names.append(recommender)
+    if baselines:
+        lines = [[name, *line] for name, line in zip(names, lines, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _data(results: Results) -> str:
@@ -279,6 +290,8 @@ def _details(results: Results) -> str:
     ]
     if intervals:
         paragraphs.append(f"95 % bootstrap intervals over the users of the test: {', '.join(intervals)}.")
+    if "comparison" in results:
+        paragraphs.append(comparison_sentence(results))
     lists = [
         f"{name} {metrics[f'test_{name}@10']:.4f}" for name in ("coverage", "novelty") if f"test_{name}@10" in metrics
     ]
@@ -296,6 +309,7 @@ def _details(results: Results) -> str:
 
 def results_note(results: Results) -> str | None:
     """Say which variant of the system was trained, from the fields of its configuration among the arguments."""
+    assert results["model_type"] is not None  # the results are a model's
     config_cls = config_class(results["model_type"])
     told = results.get("arguments", {})
     names = {field.name for field in dataclasses.fields(config_cls) if field.metadata.get("in_recipes", True)}

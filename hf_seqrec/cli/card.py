@@ -21,9 +21,12 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of results.")
     for path in parser.parse_args(command_line).results:
         results = read_results(path)
+        model_type = results["model_type"]
+        if model_type is None:
+            raise ValueError(f"`results` must be of a model, got {path}, which has baselines alone. Leave it out.")
         card = path.with_suffix(".md")
         curves = path.with_suffix(".png")
         picture = curves.name if curves.is_file() else None
         n_items, note = results["statistics"]["n_items"], results_note(results)
-        render_model_card(results["model_type"], n_items, results, picture, note).save(card)
+        render_model_card(model_type, n_items, results, picture, note).save(card)
         print(f"Wrote {card}")

@@ -6,9 +6,10 @@ import socket
 import torch
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint(parser: argparse.ArgumentParser, is_optional: bool = False) -> None:
     """Add the checkpoint, a positional argument of every command that takes one, and `--revision`."""
-    parser.add_argument("checkpoint", help="A checkpoint folder or the id of a model on the Hub.")
+    nargs = "?" if is_optional else None
+    parser.add_argument("checkpoint", nargs=nargs, help="A checkpoint folder or the id of a model on the Hub.")
     parser.add_argument("--revision", help="Branch, tag or commit on the Hub.")
 
 

@@ -23,6 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 from accelerate import PartialState
 from transformers import AutoModel, set_seed
 
+from ..evaluation.evaluate_baselines import quick_baselines
 from ..evaluation.tables import print_recommendations, print_results
 from ..ingest.open_dataset import check_dataset
 from ..training.cpu_tuning import keep_freed_memory, use_processors
@@ -78,9 +79,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     metrics = trainer.evaluate() | tested
     trainer.save_model(_internal_call=True)  # pushed below, with its results
     if processes.is_main_process:
-        trainer.results = write_run_results(args.output_dir, trainer, arguments, sequences, splits, metrics)
+        baselines = quick_baselines(splits, trainer.protocol)
+        trainer.results = write_run_results(args.output_dir, trainer, arguments, sequences, splits, metrics, baselines)
         trainer.create_model_card()
-        print_results(sequences, splits, metrics, trainer.protocol)
+        print_results(sequences, splits, metrics, trainer.protocol, baselines)
         if args.shard_embeddings:
             model = AutoModel.from_pretrained(args.output_dir)  # of the rows that were here others have some
         print_recommendations(model, sequences.catalog, splits.test)

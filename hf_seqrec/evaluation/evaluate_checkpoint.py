@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers.utils import logging
 
+from ..baselines import BASELINES
 from ..data.catalog import Catalog, check_catalog_fits
 from ..data.histories import HistoryDataset
 from ..data.leave_one_out import leave_one_out
@@ -19,11 +21,13 @@ from ..data.splits import Splits
 from ..metrics.ranking import CUT_OFFS
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .environment import command, commit, hardware, versions
+from .evaluate_baselines import baseline_names, compare_with_best, rank_baselines
 from .matched_view import MatchedView, match_catalog, model_rows
 from .protocol import RankingArguments
 from .rank_users import describe, largest_cut_off, rank_users
 from .results import PART_PREFIXES, Results, dataset_statistics
 
+logger = logging.get_logger(__name__)
 # What the protocol says about users whom the checkpoint cannot rank.
 _UNKNOWN = {
     "exclude": "users whose target or whole history the checkpoint does not know are left out",
@@ -50,6 +54,10 @@ class EvaluationArguments(RankingArguments):
     length_edges: list[int] | None = field(
         default=None, metadata={"help": "History lengths at which a new group begins; by default the quartiles."}
     )
+    baselines: list[str] | None = field(
+        default=None,
+        metadata={"help": "Baselines to evaluate beside the model, or `all`: " + ", ".join(BASELINES) + "."},
+    )
     n_resamples: int = field(default=1000, metadata={"help": "Resamples of the bootstrap intervals."})
     max_length: int | None = field(
         default=None,
@@ -64,6 +72,8 @@ class EvaluationArguments(RankingArguments):
         wrong = [part for part in self.parts if part not in PART_PREFIXES]
         if wrong or not self.parts:
             raise ValueError(f"`parts` must be among {', '.join(PART_PREFIXES)}, got {', '.join(wrong) or 'none'}.")
+        if self.baselines is not None:
+            baseline_names(self.baselines)
         if self.unknown_items not in ("exclude", "miss"):
             raise ValueError(f"`unknown_items` must be 'exclude' or 'miss', got {self.unknown_items!r}.")
         for name in ("batch_size", "n_resamples", "max_length"):
@@ -116,7 +126,10 @@ def evaluate_checkpoint(
     began = time.perf_counter()
     parts = {part: _evaluate_part(model, getattr(splits, part), items, arguments) for part in arguments.parts}
     seconds = time.perf_counter() - began
-    return _results(model, sequences, splits, items, parts, arguments, dataset, seconds)
+    results = _results(model, sequences, splits, items, parts, arguments, dataset, seconds)
+    if arguments.baselines is not None:
+        _add_baselines(results, splits, items, parts, arguments)
+    return results
 
 
 class _Items(NamedTuple):
@@ -149,9 +162,10 @@ def _match_items(dataset: Catalog, catalog: Catalog, counts: npt.NDArray[np.int6
 
 
 class _Part(NamedTuple):
-    """What was measured of validation or test: who took part, and what [`describe`] says."""
+    """What was measured of validation or test: who took part, their ranks by the first ranking, and a description."""
 
     matched: MatchedView
+    ranks: npt.NDArray[np.int64]
     described: dict[str, Any]
 
 
@@ -182,7 +196,7 @@ def _evaluate_part(
         arguments.length_edges,
         arguments.n_resamples,
     )
-    return _Part(matched, described)
+    return _Part(matched, ranked.ranks[0], described)
 
 
 def _results(
@@ -220,6 +234,32 @@ def _results(
         "commit": commit(),
         "hardware": hardware(model.device),
     }
+
+
+def _add_baselines(
+    results: Results, splits: Splits, items: _Items, parts: dict[str, _Part], arguments: EvaluationArguments
+) -> None:
+    """Evaluate baselines on the users that the model is measured on, and compare it with the best of them."""
+    assert arguments.baselines is not None  # otherwise there is nothing to add
+    views = {part: getattr(splits, part) for part in parts}
+    if arguments.unknown_items == "exclude":
+        views = {part: _some_users(view, parts[part].matched.is_ranked) for part, view in views.items()}
+    ranked = rank_baselines(
+        arguments.baselines, splits.train, views, arguments.protocol, arguments.k, sys.stderr.isatty()
+    )
+    results["baselines"] = {name: baseline.metrics for name, baseline in ranked.items()}
+    if items.n_unknown or items.catalog.vocab_size != len(items.rows):
+        logger.warning(
+            f"The model is not compared with the best baseline: it ranks the {items.catalog.n_items:,} items of its "
+            f"own catalog, and the baselines rank the {len(items.rows) - 1:,} of the dataset."
+        )
+    elif "test" in parts and ranked:
+        results["comparison"] = compare_with_best(parts["test"].ranks, ranked, arguments.protocol)
+
+
+def _some_users(view: HistoryDataset, is_taken: npt.NDArray[np.bool_]) -> HistoryDataset:
+    taken = (view.users[is_taken], view.starts[is_taken], view.stops[is_taken])
+    return HistoryDataset(view.sequences, *taken, has_targets=True)
 
 
 def _with_prefixes(parts: dict[str, _Part], what: str) -> dict[str, Any]:

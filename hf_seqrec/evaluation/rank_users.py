@@ -140,6 +140,25 @@ def largest_cut_off(k: Sequence[int], n_items: int) -> int:
     return max(cut_off for cut_off in [1, *k] if cut_off <= n_items)
 
 
+def metrics_of_users(
+    ranks: Sequence[npt.NDArray[np.int64]],
+    recommended: npt.NDArray[np.int64],
+    protocol: EvaluationProtocol,
+    item_counts: npt.NDArray[np.int64],
+    k: Sequence[int] = CUT_OFFS,
+) -> dict[str, float]:
+    """Return the metrics of every ranking, and coverage and novelty of what was recommended; as in [`describe`]."""
+    metrics = protocol.metrics(ranks, k)
+    for cut_off in k:
+        if cut_off <= recommended.shape[1]:
+            metrics[f"coverage@{cut_off}"] = catalog_coverage(recommended, len(item_counts) - 1, cut_off)
+            # A user who has seen everything is recommended nothing.
+            lists = recommended[recommended[:, 0] > 0]
+            if len(lists):
+                metrics[f"novelty@{cut_off}"] = novelty(lists, item_counts, cut_off)
+    return metrics
+
+
 def describe(
     ranked: RankedUsers,
     protocol: EvaluationProtocol,
@@ -177,15 +196,9 @@ def describe(
         for filled, of_ranking in zip(ranks, ranked.ranks, strict=True):
             filled[is_ranked] = of_ranking
         users = np.ones(len(view), dtype=bool)
-    metrics = protocol.metrics(ranks, k) | ({} if ranked.loss is None else {"loss": ranked.loss})
-    n_items = len(model_item_counts) - 1
-    for cut_off in k:
-        if cut_off <= ranked.recommended.shape[1]:
-            metrics[f"coverage@{cut_off}"] = catalog_coverage(ranked.recommended, n_items, cut_off)
-            # A user who has seen everything is recommended nothing.
-            lists = ranked.recommended[ranked.recommended[:, 0] > 0]
-            if len(lists):
-                metrics[f"novelty@{cut_off}"] = novelty(lists, model_item_counts, cut_off)
+    metrics = metrics_of_users(ranks, ranked.recommended, protocol, model_item_counts, k)
+    if ranked.loss is not None:
+        metrics["loss"] = ranked.loss
     intervals = {
         f"{name}{suffix}": list(interval)
         for suffix, of_ranking in zip(protocol.rankings, ranks, strict=True)

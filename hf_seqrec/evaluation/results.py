@@ -42,13 +42,33 @@ class Hardware(_Device, total=False):
     memory_kind: str
 
 
+class Comparison(TypedDict):
+    """
+    A model against the best baseline on the same users.
+
+    Fields:
+        metric, baseline (`str`): Of what, and the best baseline by it.
+        difference (`float`): The model's minus the baseline's.
+        interval (`list`): Its 95 % bootstrap interval.
+        p_value (`float`): Two-sided, of no difference.
+        n_users (`int`): Users whom both ranked.
+    """
+
+    metric: str
+    baseline: str
+    difference: float
+    interval: list[float]
+    p_value: float
+    n_users: int
+
+
 class _Always(TypedDict):
-    model_type: str
+    model_type: str | None
     dataset: str
     statistics: dict[str, Any]
     protocol: str
     metrics: dict[str, float]
-    parameters: int
+    parameters: int | None
     command: str
     versions: dict[str, str]
     hardware: Hardware
@@ -60,7 +80,7 @@ class Results(_Always, total=False):
     What was measured, and what it takes to measure it again.
 
     Fields:
-        model_type (`str`): Which system.
+        model_type (`str`): Which system; null where baselines were evaluated alone.
         dataset (`str`): Its name, without folders.
         checkpoint (`str`): What was evaluated, of an evaluation alone.
         statistics (`dict`): Counts of the dataset, its source and filters.
@@ -68,6 +88,8 @@ class Results(_Always, total=False):
         rankings (`dict`): The suffix of each ranking's metrics, and the ranking in words.
         split_counts (`dict`): Who takes part, and who is left out.
         metrics (`dict`): `eval_...` of validation, `test_...`.
+        baselines (`dict`): The metrics of each baseline, in the same way.
+        comparison ([`Comparison`]): The model against the best of the baselines.
         intervals, breakdowns (`dict`): Of the metrics, where they were computed.
         max_length (`int`): Positions of a history.
         epochs (`float`), best_step (`int`): How long was trained, and which checkpoint was the best.
@@ -77,7 +99,7 @@ class Results(_Always, total=False):
         optimizer (`str`), learning_rate (`float`), lr_scheduler (`str`): How was trained; the highest rate.
         batch (`dict`): `histories_per_step`, and the three that multiply to it: `per_device`, `accumulation_steps`,
             `processes`.
-        parameters (`int`): Trained or not.
+        parameters (`int`): Trained or not; null without a model.
         arguments (`dict`), objective (`dict`), seed (`int`), command (`str`): What the run was told.
         versions (`dict`), commit (`str`), hardware ([`Hardware`]): With what it ran.
     """
@@ -85,6 +107,8 @@ class Results(_Always, total=False):
     checkpoint: str
     rankings: dict[str, str]
     split_counts: dict[str, int]
+    baselines: dict[str, dict[str, float]]
+    comparison: Comparison
     intervals: dict[str, list[float]]
     breakdowns: dict[str, Any]
     max_length: int

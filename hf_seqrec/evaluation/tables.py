@@ -5,11 +5,10 @@ from typing import Any
 import torch
 
 from ..data.catalog import Catalog
-from ..data.global_time_split import GlobalTimeSplit
 from ..data.histories import HistoryDataset
 from ..data.leave_one_out import LeaveOneOut
 from ..data.sequences import Sequences
-from ..data.streaming import StreamedLeaveOneOut
+from ..data.splits import Splits
 from ..models.modeling_seqrec import SeqRecPreTrainedModel
 from .protocol import EvaluationProtocol
 from .results import Results
@@ -19,20 +18,29 @@ _SHOWN_METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10", "hr@20")
 
 def print_results(
     sequences: Sequences,
-    splits: LeaveOneOut | GlobalTimeSplit | StreamedLeaveOneOut,
+    splits: Splits,
     metrics: dict[str, float],
     protocol: EvaluationProtocol,
+    baselines: dict[str, dict[str, float]],
 ) -> None:
-    """Print test metrics beside popularity's and, where the data knows its law, the best that anyone could reach."""
-    popularity = protocol.popularity(splits.train, splits.test)
+    r"""
+    Print test metrics beside those of baselines and, where the data knows its law, the best that anyone could reach.
+
+    Args:
+        sequences ([`Sequences`]): The dataset.
+        splits: What of it was held out.
+        metrics (`dict[str, float]`): The model's, of which those with `test_` are shown.
+        protocol ([`EvaluationProtocol`]): How targets were ranked.
+        baselines (`dict[str, dict[str, float]]`): The metrics of each baseline, in the same way.
+    """
     # Of the last items, which only leave-one-out asks for.
     reachable = sequences.statistics.get("reachable", {}) if isinstance(splits, LeaveOneOut) else {}
     print(f"\nProtocol: {splits.protocol}")
     print(", ".join(f"{what}: {count:,}" for what, count in splits.counts.items()))
     for suffix, title in protocol.rankings.items():
         rows = {
-            "most popular": popularity,
-            "this model": {name.removeprefix("test_"): value for name, value in metrics.items()},
+            **{name: _of_part(values, "test") for name, values in baselines.items()},
+            "this model": _of_part(metrics, "test"),
             **({"best reachable": reachable} if reachable else {}),
         }
         print(f"\nTest, {len(splits.test):,} users, {title}")
@@ -44,25 +52,51 @@ def print_evaluation(results: Results) -> None:
     print(f"\nProtocol: {results['protocol']}")
     print(", ".join(f"{what}: {count:,}" for what, count in results["split_counts"].items()))
     for prefix, part in (("eval", "Validation"), ("test", "Test")):
-        if prefix not in results["breakdowns"]:
+        rows = _rows_of_part(results, prefix)
+        if not rows:
             continue
-        metrics = _of_part(results["metrics"], prefix)
-        intervals = _of_part(results["intervals"], prefix)
+        names = [name for name in next(iter(rows.values())) if name.startswith(("hr@", "ndcg@", "mrr@"))]
         for suffix, title in results["rankings"].items():
             print(f"\n{part}, {title}")
-            rows = {
-                "this model": metrics,
-                "95 % from": {name: bounds[0] for name, bounds in intervals.items()},
-                "95 % to": {name: bounds[1] for name, bounds in intervals.items()},
-            }
-            _print_table(rows, [name for name in intervals if _belongs(name, suffix, results["rankings"])])
-        for what, groups in results["breakdowns"][prefix].items():
+            _print_table(rows, [name for name in names if _belongs(name, suffix, results["rankings"])])
+        for what, groups in results.get("breakdowns", {}).get(prefix, {}).items():
             print(f"\n{part} by {what}, {next(iter(results['rankings'].values()))}")
             labelled = {f"{name} ({group['n_users']:,} users)": group for name, group in groups.items()}
-            names = [name for group in groups.values() for name in group if name != "n_users"]
-            _print_table(labelled, list(dict.fromkeys(names)))
-        lists = [f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith(("coverage", "novelty"))]
-        print(f"\n{part}, what is recommended (novelty in bits): {', '.join(lists)}")
+            columns = [name for group in groups.values() for name in group if name != "n_users"]
+            _print_table(labelled, list(dict.fromkeys(columns)))
+        print(f"\n{part}, what is recommended (novelty in bits)")
+        _print_lists(rows)
+    if "comparison" in results:
+        print(f"\n{comparison_sentence(results)}")
+
+
+def comparison_sentence(results: Results) -> str:
+    """Say how the model compares with the best baseline, and how sure that is."""
+    found = results["comparison"]
+    suffix = found["metric"].removeprefix("test_ndcg@10")
+    low, high = found["interval"]
+    return (
+        f"Test NDCG@10, {results['rankings'][suffix]}: the model is {abs(found['difference']):.4f} "
+        f"{'above' if found['difference'] >= 0 else 'below'} {found['baseline']}, the best baseline (95 % interval of "
+        f"the difference {low:+.4f} to {high:+.4f}, p = {found['p_value']:.4g}; paired bootstrap over "
+        f"{found['n_users']:,} users)."
+    )
+
+
+def _rows_of_part(results: Results, prefix: str) -> dict[str, dict[str, float]]:
+    """Return the metrics of the model with their intervals, and of the baselines, where they were measured."""
+    rows = {"this model": _of_part(results["metrics"], prefix)}
+    intervals = _of_part(results.get("intervals", {}), prefix)
+    rows["95 % from"] = {name: bounds[0] for name, bounds in intervals.items()}
+    rows["95 % to"] = {name: bounds[1] for name, bounds in intervals.items()}
+    rows |= {name: _of_part(metrics, prefix) for name, metrics in results.get("baselines", {}).items()}
+    return {label: row for label, row in rows.items() if row}
+
+
+def _print_lists(rows: dict[str, dict[str, float]]) -> None:
+    """Print how much of the catalog each row recommends, and how novel that is."""
+    names = [name for name in next(iter(rows.values())) if name.startswith(("coverage@", "novelty@"))]
+    _print_table({label: row for label, row in rows.items() if not label.startswith("95 %")}, names)
 
 
 def _of_part(values: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -116,6 +150,9 @@ def print_ranking(catalog: Catalog, rows: list[int], scores: list[float], target
 def _print_table(rows: dict[str, dict[str, float]], names: list[str]) -> None:
     """Print one line for each row, blank where it has no such metric."""
     width = max(16, *(len(label) + 2 for label in rows))
-    print(f"{'':{width}}" + "".join(f"{name.split('_')[0]:>10}" for name in names))
+    titles = [name.split("_")[0] for name in names]
+    widths = [max(10, len(title) + 2) for title in titles]
+    print(f"{'':{width}}" + "".join(f"{title:>{column}}" for title, column in zip(titles, widths, strict=True)))
     for label, row in rows.items():
-        print(f"{label:{width}}" + "".join(f"{row[name]:>10.4f}" if name in row else " " * 10 for name in names))
+        cells = [f"{row[name]:.4f}" if name in row else "" for name in names]
+        print(f"{label:{width}}" + "".join(f"{cell:>{column}}" for cell, column in zip(cells, widths, strict=True)))

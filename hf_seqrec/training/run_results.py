@@ -19,6 +19,7 @@ def write_run_results(
     sequences: Sequences,
     splits: Splits,
     metrics: dict[str, float],
+    baselines: dict[str, dict[str, float]],
 ) -> Results:
     r"""
     Write and return `results.json`: every metric of validation and test, and what it takes to obtain them again.
@@ -30,6 +31,7 @@ def write_run_results(
         sequences ([`Sequences`]): What was trained on.
         splits: What of it was held out, as [`~hf_seqrec.training.run_data.load_run_data`] returns it.
         metrics (`dict[str, float]`): `eval_...` of validation and `test_...`.
+        baselines (`dict[str, dict[str, float]]`): The metrics of each baseline, in the same way.
     """
     history, args = trainer.state.log_history, arguments.training
     identity = arguments.run_identity()
@@ -42,6 +44,7 @@ def write_run_results(
         "rankings": trainer.protocol.rankings,
         "split_counts": splits.counts,
         "metrics": {name: value for name, value in sorted(metrics.items()) if "@" in name or name.endswith("_loss")},
+        "baselines": baselines,
         "max_length": args.max_length,
         "best_step": trainer.state.best_global_step,
         "epochs": trainer.state.epoch,

@@ -8,6 +8,7 @@ import hf_seqrec
 from hf_seqrec import Mamba4RecConfig
 from hf_seqrec.checkpoints.card import of_repository, render_model_card, write_model_card
 from hf_seqrec.cli.card import main
+from hf_seqrec.evaluation.protocol import EvaluationProtocol
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 RESULTS = {
@@ -80,6 +81,37 @@ def test_everything_that_was_recorded_is_in_the_card():
         "Mamba4Rec (Liu et al. 2024, https://arxiv.org/abs/2403.03900)",
     ):
         assert fact in text
+
+
+def test_baselines_stand_under_the_model():
+    baselines = {
+        "popularity": {"test_ndcg@10": 0.0625, "test_ndcg@10_with_seen": 0.03125},
+        "rules": {"eval_hr@5": 0.5},
+    }
+    comparison = {
+        **{"metric": "test_ndcg@10", "baseline": "popularity", "difference": 0.1375, "interval": [0.125, 0.15]},
+        **{"p_value": 0.0002, "n_users": 6040},
+    }
+    measured = {"baselines": baselines, "comparison": comparison, "rankings": EvaluationProtocol().rankings}
+    text = render_model_card("mamba4rec", 1000, RESULTS | measured).text
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert [line[:3] for line in table] == [
+        ["recommender", "split", "ranking"],
+        ["---", "---", "---"],
+        ["mamba4rec", "validation", "full ranking, history excluded"],
+        ["rules", "validation", "full ranking, history excluded"],
+        ["mamba4rec", "test", "full ranking, history excluded"],
+        ["popularity", "test", "full ranking, history excluded"],
+        ["mamba4rec", "test", "full ranking, history not excluded"],
+        ["popularity", "test", "full ranking, history not excluded"],
+    ]
+    assert "0.0625" in table[5]
+    assert (
+        "Test NDCG@10, full ranking, history excluded: the model is 0.1375 above popularity, the best baseline (95 % "
+        "interval of the difference +0.1250 to +0.1500, p = 0.0002; paired bootstrap over 6,040 users)." in text
+    )
+    # Without baselines there is no column for who it is.
+    assert "recommender |" not in render_model_card("mamba4rec", 1000, RESULTS).text
 
 
 def test_a_licence_that_nobody_recorded():

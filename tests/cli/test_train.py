@@ -50,7 +50,7 @@ def test_from_a_log_to_recommendations(log, tmp_path):
     answer = run(log, output_dir)
     assert answer.returncode == 0, answer.stderr
     assert "40 users / 12 items / 390 interactions" in answer.stdout
-    for line in ("most popular", "this model", "history not excluded", "Recommended:", "Thing "):
+    for line in ("popularity", "rules", "this model", "history not excluded", "Recommended:", "Thing "):
         assert line in answer.stdout
     names = {path.name for path in output_dir.iterdir()}
     assert {"config.json", "model.safetensors", "catalog.parquet", "README.md", "results.json", "curves.png"} <= names
@@ -60,6 +60,9 @@ def test_from_a_log_to_recommendations(log, tmp_path):
     assert f"{results['metrics']['test_ndcg@10']:.4f}" in answer.stdout
     assert f"{results['metrics']['test_ndcg@10']:.4f}" in (output_dir / "README.md").read_text()
     assert results["statistics"]["n_interactions"] == 390
+    assert list(results["baselines"]) == ["popularity", "rules"]
+    assert f"{results['baselines']['rules']['test_ndcg@10']:.4f}" in answer.stdout
+    assert "| popularity | test |" in (output_dir / "README.md").read_text()
 
     model, catalog = load_checkpoint(output_dir)
     rows, _ = model.recommend(torch.from_numpy(catalog.encode(["i3", "i4"]))[None], top_k=10)
@@ -129,6 +132,7 @@ def test_streaming(log, tmp_path):
     assert results["split_counts"]["users evaluated"] == 25
     assert results["statistics"]["n_users"] == 40
     assert results["best_step"] == 5
+    assert list(results["baselines"]) == ["popularity", "rules"]
     assert "Test, 25 users" in answer.stdout
 
 
