@@ -431,6 +431,10 @@ def _written(raw: RawFile, folder: Path) -> Path:
             table = table.set_column(number, column.name, table[number].cast(pa.large_string()))
         elif pa.types.is_dictionary(column.type):
             table = table.set_column(number, column.name, table[number].cast(column.type.value_type))
+        elif pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            # As pandas 2 makes them. With a time zone, DuckDB 2 has a type for them that Ibis does not know.
+            coarser = pa.timestamp("us", column.type.tz)
+            table = table.set_column(number, column.name, table[number].cast(coarser, safe=False))
     path = folder / f"table-{id(raw.table):x}.parquet"
     pq.write_table(table, path, compression="lz4")
     return path

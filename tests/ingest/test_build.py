@@ -145,7 +145,7 @@ def test_tables_in_memory(tmp_path):
     items = pa.table({"item_id": [10, 7], "title": ["Ten", "Seven"]})
     arguments = InteractionsArguments(on_bad_rows="skip")
     frame = pandas.DataFrame(columns)
-    frame["timestamp"] = pandas.to_datetime(frame["timestamp"], unit="s", utc=True)
+    frame["timestamp"] = pandas.to_datetime(frame["timestamp"], unit="s", utc=True).astype("datetime64[ns, UTC]")
     indexed = frame.set_index("user_id").astype({"item_id": "category"})
     reader = pa.RecordBatchReader.from_batches(pa.table(columns).schema, pa.table(columns).to_batches())
     for number, log in enumerate((pa.table(columns), frame, indexed, reader)):
