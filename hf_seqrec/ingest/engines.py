@@ -432,7 +432,7 @@ def _written(raw: RawFile, folder: Path) -> Path:
         elif pa.types.is_dictionary(column.type):
             table = table.set_column(number, column.name, table[number].cast(column.type.value_type))
         elif pa.types.is_timestamp(column.type) and column.type.unit == "ns" and column.type.tz is not None:
-            # As pandas 2 makes them; Ibis does not know DuckDB 2's type for them. In UTC without a zone they stay exact.
+            # As pandas 2 makes them; Ibis lacks DuckDB 2's type for them. In UTC without a zone they stay exact.
             table = table.set_column(number, column.name, table[number].cast(pa.timestamp("ns")))
     path = folder / f"table-{id(raw.table):x}.parquet"
     pq.write_table(table, path, compression="lz4")
